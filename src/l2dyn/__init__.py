@@ -1,0 +1,22 @@
+"""l2dyn: the training dynamics of deep networks with L2 regularization.
+
+Names are loaded when they are first used, so that importing the package costs nothing: the workflow imports it at
+every parse, and practitioners may want the theory without torch.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+_EXPORTS = {"theory": "l2dyn.theory", "time_to_peak": "l2dyn.metrics"}
+__all__ = ["theory", "time_to_peak"]
+
+
+def __getattr__(name: str):
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'l2dyn' has no attribute {name!r}")
+    module = importlib.import_module(_EXPORTS[name])
+    return module if _EXPORTS[name].endswith(f".{name}") else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,317 @@
+"""Floor 5: the command line.
+
+Exit codes: 0 done, 75 stopped with a checkpoint (call again to go on), 2 bad input, 1 anything else.
+"""
+
+import argparse
+import errno
+import json
+import logging
+import os
+import re
+import sys
+from pathlib import Path
+
+from l2dyn import __version__
+from l2dyn.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_OTHER, EXIT_STOPPED, UserError
+from l2dyn.runs.config import load_scale
+from l2dyn.runs.cost import NOMINAL_RATE, estimated_hours, record_bytes
+from l2dyn.runs.datasets import DATASETS
+from l2dyn.runs.files import results_folder, shipped_folder, write_atomically
+from l2dyn.runs.plan import Plan
+from l2dyn.runs.records import DamagedRecord, read_records, write_records
+from l2dyn.runs.store import RunStore, remove_stale_markers, write_manifest
+
+log = logging.getLogger("l2dyn")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    _set_up_logging(arguments.log)
+    try:
+        return arguments.run(arguments)
+    except DamagedRecord as error:
+        log.error("l2dyn: %s", error)
+        return EXIT_OTHER
+    except UserError as error:
+        log.error("l2dyn: %s", error)
+        return EXIT_BAD_INPUT
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        log.error("l2dyn: %s: no disk space left; free some and call again", error.filename or results_folder())
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        log.error("l2dyn: interrupted; runs that were finished are stored")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="l2dyn", description="Training dynamics with L2 regularization.")
+    parser.add_argument("--version", action="version", version=f"l2dyn {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run, about: str, scale: bool = True) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=about, description=about)
+        sub.set_defaults(run=run)
+        sub.add_argument("--log", type=Path, help="write a log file; only warnings and errors go to the terminal then")
+        if scale:
+            sub.add_argument("--scale", default="quick", help="config/SCALE.yaml (default: quick)")
+            sub.add_argument("--no-reuse", action="store_true", help="ignore the runs that ship in paper_results/")
+            sub.add_argument("--data-dir", help="folder with real data (default: data_dir of the scale, L2DYN_DATA)")
+            sub.add_argument("--device", choices=["cpu", "cuda", "auto"], help="override the scale's device")
+        return sub
+
+    train = command("train", _train, "train a slice of an experiment's runs; runs on a shelf are not trained again")
+    train.add_argument("--experiment", required=True, help="a key of experiments: in the scale's file")
+    train.add_argument("--slice", type=_slice, default=(1, 1), metavar="I/N", help="slice I of N (default: 1/1)")
+    train.add_argument("--owned", action="store_true", help="leave out runs that an earlier experiment lists")
+    train.add_argument("--marker", type=Path, help="write this file when all runs of the slice are stored")
+    train.add_argument("--threads", type=int, help="CPU threads (default: the scale's)")
+    train.add_argument("--time-limit", type=_duration, metavar="9m", help="stop with a checkpoint before this; exit 75")
+
+    prepare = command("data", _data, "write a data set's verified arrays", scale=False)
+    prepare.add_argument("name", choices=sorted(DATASETS))
+    prepare.add_argument("--data-dir", default=os.environ.get("L2DYN_DATA"), help="folder that holds the real data")
+    prepare.add_argument("--output", type=Path, help="default: below the results folder")
+
+    summarize = command("summarize", _summarize, "write an experiment's summary.csv, one row a run")
+    summarize.add_argument("--experiment", required=True)
+    summarize.add_argument("--output", type=Path, help="default: results/SCALE/EXPERIMENT/summary.csv")
+
+    theory = command("theory", _theory, "write a table of theory curves")
+    theory.add_argument("curve", choices=["modes", "kernel"])
+    theory.add_argument("--output", type=Path, help="default: results/SCALE/theory/CURVE.csv")
+    theory.add_argument("--arrays", type=Path, help="prepared data (default: below the results folder)")
+
+    command("plan", _plan, "runs, steps, estimated hours and disk of each experiment")
+    command("status", _status, "done, checkpointed, diverged and missing runs of each experiment; verifies every record")
+
+    export = command("export", _export, "write finished runs into one bundle")
+    export.add_argument("output", type=Path, help="the bundle, a .parquet file")
+    export.add_argument("--experiment", action="append", help="only this one's runs (may be repeated)")
+
+    bring = command("import", _import, "put a bundle's runs on the shelf in results/", scale=False)
+    bring.add_argument("bundle", type=Path)
+
+    ship = command("ship", _ship, "put finished runs on the shipped shelf, paper_results/runs/, and index it")
+    ship.add_argument("--experiment", required=True)
+    return parser
+
+
+def _train(arguments) -> int:
+    from l2dyn.training.job import Deadline, train
+
+    plan = _planned(arguments)
+    scale = plan.scale
+    threads = arguments.threads or scale.threads
+    if threads < 1:
+        raise UserError(f"--threads {threads}: at least 1")
+    part = plan.slice(arguments.experiment, *arguments.slice, owned_only=arguments.owned)
+    store = _store(scale)
+    outcome = train(
+        list(part.tasks),
+        store,
+        device=scale.device,
+        threads=threads,
+        deadline=Deadline(arguments.time_limit),
+        data_dir=scale.data_dir,
+        keep_final_state=scale.keep_final_state,
+    )
+    done = f"{outcome.trained} trained ({outcome.diverged} diverged), {outcome.found} found"
+    if outcome.stopped:
+        log.info("%s %s: stopped before the end: %s; call again to go on", part.experiment, part.name, done)
+        return EXIT_STOPPED
+    if arguments.marker:
+        listed = {"runs": [t.run_id for t in part.tasks], "steps": [t.steps for t in part.tasks]}
+        write_atomically(arguments.marker, (json.dumps(listed) + "\n").encode())
+    log.info("%s %s: %s", part.experiment, part.name, done)
+    return EXIT_DONE
+
+
+def _data(arguments) -> int:
+    from l2dyn import data
+
+    path = arguments.output or data.prepared_path(arguments.name)
+    data.prepare(arguments.name, path, arguments.data_dir or None)
+    log.info("%s: %s, checksum %s", path, arguments.name, DATASETS[arguments.name].checksum[:16])
+    return EXIT_DONE
+
+
+def _summarize(arguments) -> int:
+    from l2dyn.summary import summarize, write_summary
+
+    plan = _planned(arguments)
+    plan.tasks(arguments.experiment)
+    rows = summarize(plan, arguments.experiment, _store(plan.scale))
+    path = arguments.output or results_folder() / plan.name / arguments.experiment / "summary.csv"
+    write_summary(path, rows)
+    counts = {}
+    for row in rows:
+        counts[row["status"]] = counts.get(row["status"], 0) + 1
+    log.info("%s: %s", path, ", ".join(f"{n} {status}" for status, n in sorted(counts.items())))
+    return EXIT_DONE
+
+
+def _theory(arguments) -> int:
+    from l2dyn.theory_curves import write_curve
+
+    plan = _planned(arguments)
+    if getattr(plan.scale.theory, arguments.curve) is None:
+        raise UserError(f"config/{plan.name}.yaml: no theory.{arguments.curve}")
+    path = arguments.output or results_folder() / plan.name / "theory" / f"{arguments.curve}.csv"
+    write_curve(arguments.curve, plan, path, arguments.arrays, plan.scale.data_dir)
+    log.info("%s written", path)
+    return EXIT_DONE
+
+
+def _plan(arguments) -> int:
+    plan = _planned(arguments)
+    device, threads = plan.scale.device, plan.scale.threads
+    rows, tasks = [], []
+    for name, runs in plan.experiments.items():
+        own = plan.tasks(name, owned_only=True)
+        tasks += own
+        capped = sum(run.capped for run in runs)
+        rows.append([name, len(runs), len(own), capped, *_costs(own, device, threads)])
+    rows.append(["all", sum(r[1] for r in rows), len(tasks), sum(r[3] for r in rows), *_costs(tasks, device, threads)])
+    _print_table(["experiment", "runs", "own", "capped", "longest run", "steps", "hours", "disk MiB"], rows)
+    unit = "GPU" if device == "cuda" else f"{threads} CPU core{'s' if threads > 1 else ''}"
+    rate = NOMINAL_RATE["cuda"] if device == "cuda" else NOMINAL_RATE["cpu"] * threads
+    print(f"own: runs not listed by an earlier experiment. hours: of one {unit} at a nominal {rate / 1e12:g} TFLOP/s.")
+    return EXIT_DONE
+
+
+def _costs(tasks, device: str, threads: int) -> list:
+    longest = max((t.steps for t in tasks), default=0)
+    hours = estimated_hours(tasks, device, threads)
+    disk = sum(record_bytes(t) for t in tasks) / 2**20
+    return [longest, sum(t.steps for t in tasks), f"{hours:.2f}", f"{disk:.1f}"]
+
+
+def _status(arguments) -> int:
+    plan = _planned(arguments)
+    store = _store(plan.scale)
+    begun = _checkpointed(store)
+    rows, damage = [], []
+    for name in plan.experiments:
+        counts = dict.fromkeys(("done", "shipped", "diverged", "checkpointed", "missing"), 0)
+        for task in plan.tasks(name):
+            try:
+                record = store.load(task.run_id)
+            except DamagedRecord as error:
+                damage.append(error)
+                record = None
+            if record is not None and record.serves(task.steps):
+                counts["done"] += 1
+                counts["diverged"] += record.status == "diverged"
+                counts["shipped"] += store.on_shipped_shelf(store.entry(task.run_id))
+            else:
+                counts["checkpointed" if task.run_id in begun else "missing"] += 1
+        rows.append([name, len(plan.experiments[name]), *counts.values()])
+    _print_table(["experiment", "runs", "done", "of these shipped", "diverged", "checkpointed", "missing"], rows)
+    for error in damage:
+        log.error("l2dyn: %s", error)
+    return EXIT_OTHER if damage else EXIT_DONE
+
+
+def _checkpointed(store: RunStore) -> set[str]:
+    """Run ids that a checkpoint holds; reads its headers only, so torch stays out."""
+    begun = set()
+    for path in (store.results / "checkpoints").glob("*.ckpt"):
+        try:
+            with open(path, "rb") as stream:
+                begun |= set(json.loads(stream.readline())["run_ids"])
+        except (OSError, ValueError, KeyError):
+            log.warning("l2dyn: %s: damaged checkpoint; training sets it aside", path)
+    return begun
+
+
+def _export(arguments) -> int:
+    plan = _planned(arguments)
+    records = _finished(plan, _store(plan.scale), arguments.experiment or list(plan.experiments))
+    write_records(arguments.output, records)
+    print(f"{arguments.output}: {len(records)} runs, {arguments.output.stat().st_size / 2**20:.2f} MiB")
+    return EXIT_DONE
+
+
+def _import(arguments) -> int:
+    store = RunStore(reuse=False)
+    brought = 0
+    for record in read_records(arguments.bundle):
+        entry = store.entry(record.run_id)
+        if entry is None or not entry.serves(record.steps):
+            store.save(record)
+            brought += 1
+    remove_stale_markers(store.results, RunStore().shipped_entries())
+    print(f"{arguments.bundle}: {brought} runs brought to {store.results / 'runs'}, the others were there")
+    return EXIT_DONE
+
+
+def _ship(arguments) -> int:
+    plan = _planned(arguments)
+    records = _finished(plan, RunStore(reuse=False), [arguments.experiment])
+    folder = shipped_folder() / "runs"
+    path = folder / f"{plan.name}-{arguments.experiment}.parquet"
+    write_records(path, records)
+    listed = write_manifest(folder)
+    print(f"{path}: {len(records)} runs; the shipped shelf lists {listed}")
+    return EXIT_DONE
+
+
+def _finished(plan: Plan, store: RunStore, experiments: list[str]) -> list:
+    ids = dict.fromkeys(task.run_id for name in experiments for task in plan.tasks(name))
+    records = [record for record in map(store.load, ids) if record is not None]
+    if not records:
+        raise UserError(f"no finished runs of {', '.join(experiments)} at scale {plan.name} in {store.results / 'runs'}")
+    return records
+
+
+def _scale(arguments):
+    given = {"reuse": False if arguments.no_reuse else None, "data_dir": arguments.data_dir, "device": arguments.device}
+    return load_scale(arguments.scale, **given)
+
+
+def _planned(arguments) -> Plan:
+    return Plan(arguments.scale, _scale(arguments))
+
+
+def _store(scale) -> RunStore:
+    return RunStore(reuse=scale.reuse)
+
+
+def _slice(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with 1 <= I <= N")
+    return int(match[1]), int(match[2])
+
+
+def _duration(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text)
+    if not match or float(match[1]) <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 90s, 9m or 2h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def _print_table(head: list[str], rows: list[list]) -> None:
+    cells = [head, *([f"{c:,}" if isinstance(c, int) else str(c) for c in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    for row in cells:
+        print("  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))))
+
+
+def _set_up_logging(path: Path | None) -> None:
+    root = logging.getLogger("l2dyn")
+    root.handlers.clear()
+    root.setLevel(logging.INFO)
+    root.propagate = False
+    terminal = logging.StreamHandler(sys.stderr)
+    terminal.setLevel(logging.WARNING if path else logging.INFO)
+    root.addHandler(terminal)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        to_file = logging.FileHandler(path, mode="w", encoding="utf-8")
+        to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        root.addHandler(to_file)

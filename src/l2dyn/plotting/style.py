@@ -1,0 +1,151 @@
+"""The shared style: NeurIPS text width, embedded fonts, colour-blind-safe colours, learning rates as an ordered scale."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+TEXT_WIDTH = 5.5  # inches, NeurIPS
+SMALL, TINY = 7, 5.5  # points
+COLORS = sns.color_palette("colorblind")
+BLUE, ORANGE, GREEN = COLORS[0], COLORS[1], COLORS[2]
+NEUTRAL = "0.35"
+
+
+def use_style() -> None:
+    """Set the style for every figure drawn after this."""
+    sns.set_theme(
+        context="paper",
+        style="ticks",
+        rc={
+            "font.family": "STIXGeneral",
+            "mathtext.fontset": "stix",
+            "font.size": 8,
+            "axes.labelsize": 8,
+            "axes.titlesize": 8,
+            "xtick.labelsize": SMALL,
+            "ytick.labelsize": SMALL,
+            "legend.fontsize": SMALL,
+            "legend.title_fontsize": SMALL,
+            "legend.frameon": False,
+            "legend.handlelength": 1.4,
+            "legend.labelspacing": 0.25,
+            "axes.linewidth": 0.6,
+            "xtick.major.width": 0.6,
+            "ytick.major.width": 0.6,
+            "xtick.minor.width": 0.4,
+            "ytick.minor.width": 0.4,
+            "xtick.major.size": 3,
+            "ytick.major.size": 3,
+            "xtick.minor.size": 1.8,
+            "ytick.minor.size": 1.8,
+            "lines.linewidth": 1.1,
+            "lines.markersize": 3.5,
+            "pdf.fonttype": 42,
+            "ps.fonttype": 42,
+            "savefig.dpi": 200,
+            "figure.dpi": 120,
+        },
+    )
+
+
+def panels(count: int, height: float = 1.95) -> tuple[Figure, np.ndarray]:
+    """A row of panels over the text width, lettered (a), (b), … above their top left corners."""
+    figure, axes = plt.subplots(1, count, figsize=(TEXT_WIDTH, height), layout="constrained", squeeze=False)
+    figure.get_layout_engine().set(rect=(0, 0.055, 1, 0.945))  # the strip below is for the small print
+    for letter, ax in zip("abcdef", axes[0], strict=False):
+        ax.set_title(f"({letter})", loc="left", fontweight="bold", pad=3)
+        sns.despine(ax=ax)
+    return figure, axes[0]
+
+
+def learning_rate_colors(rates: Sequence[float]) -> dict[float, tuple]:
+    """One colour per learning rate, ordered from dark (small η) to light."""
+    ordered = sorted(set(rates))
+    palette = plt.get_cmap("viridis")(np.linspace(0.0, 0.82, len(ordered)))
+    return {rate: tuple(color) for rate, color in zip(ordered, palette, strict=True)}
+
+
+def number(value: float) -> str:
+    """A number as mathematics: 0.15, 2, 10⁻⁵.
+
+    >>> number(0.15), number(1e-05), number(2.5e-05)
+    ('0.15', '10^{-5}', '2.5 \\\\cdot 10^{-5}')
+    """
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return f"{value:g}"
+    mantissa, exponent = f"{value:e}".split("e")
+    power = f"10^{{{int(exponent)}}}"
+    mantissa = f"{float(mantissa):g}"
+    return power if mantissa == "1" else f"{mantissa} \\cdot {power}"
+
+
+def draw_series(
+    ax: Axes,
+    x: Sequence[float],
+    y: Sequence[float],
+    color,
+    hollow: Sequence[bool] = (),
+    label: str | None = None,
+    spread: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> None:
+    """A line through points, hollow where a value is only a bound; `spread` draws (low, high) as error bars."""
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    hollow = np.asarray(hollow, dtype=bool) if len(hollow) else np.zeros(len(x), dtype=bool)
+    ax.plot(x, y, "-", color=color, linewidth=0.9, zorder=2)
+    if spread is not None:
+        ax.vlines(x, spread[0], spread[1], color=color, linewidth=0.8, zorder=2)
+    ax.plot(x[~hollow], y[~hollow], "o", color=color, zorder=3, label=label)
+    ax.plot(x[hollow], y[hollow], "o", color=color, markerfacecolor="white", zorder=3)
+
+
+def make_room(ax: Axes, below: float = 0.0, above: float = 0.0) -> None:
+    """Widen the y-range by these fractions of it, so that a legend covers no data."""
+    scale = ax.yaxis.get_transform()
+    low, high = scale.transform(np.array(ax.get_ylim()))
+    span = high - low
+    ax.set_ylim(*scale.inverted().transform(np.array([low - below * span, high + above * span])))
+
+
+def mark_time(ax: Axes, t: float, label: str) -> None:
+    """A dotted vertical line at t, named above the panel."""
+    ax.axvline(t, color=NEUTRAL, linewidth=0.6, linestyle=":", zorder=0)
+    ax.annotate(
+        label,
+        (t, 1.01),
+        xycoords=("data", "axes fraction"),
+        ha="center",
+        va="bottom",
+        fontsize=SMALL,
+        color=NEUTRAL,
+    )
+
+
+def plural(count: int, noun: str) -> str:
+    """A count and its noun.
+
+    >>> plural(1, "run"), plural(3, "seed")
+    ('1 run', '3 seeds')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def draw_diverged(ax: Axes, x: Sequence[float], color) -> None:
+    """Crosses along the lower edge, where runs diverged."""
+    heights = np.full(len(x), 0.03)
+    ax.plot(x, heights, "x", color=color, markersize=3.5, transform=ax.get_xaxis_transform(), clip_on=False, zorder=4)
+
+
+def small_print(figure: Figure, text: str) -> None:
+    """Provenance along the lower edge."""
+    figure.text(0.005, 0.008, text, fontsize=TINY, color=NEUTRAL, ha="left", va="bottom")
+
+
+def save(figure: Figure, *paths: str) -> None:
+    """Write the figure under every name, without dates, so that equal figures are equal files."""
+    for path in paths:
+        metadata = {"CreationDate": None, "ModDate": None} if str(path).endswith(".pdf") else {"Software": None}
+        figure.savefig(path, metadata=metadata)

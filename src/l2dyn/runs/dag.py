@@ -1,0 +1,188 @@
+"""What the Snakefile asks: targets, inputs, params and resources of its rules, for one configured scale.
+
+The DAG's shape and params depend on the configuration and the shipped shelf only, never on what is done; `resources`
+alone look at `results/`.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+
+from l2dyn.errors import UserError
+from l2dyn.runs.config import Overrides, load_scale, parse_overrides
+from l2dyn.runs.cost import estimated_hours
+from l2dyn.runs.datasets import DATASETS
+from l2dyn.runs.files import ROOT, results_folder, shipped_folder
+from l2dyn.runs.plan import Plan, Slice
+from l2dyn.runs.records import read_entries
+from l2dyn.runs.spec import canonical_json
+from l2dyn.runs.store import RunStore, remove_stale_markers
+
+
+class Dag:
+    """The workflow of one scale.
+
+    main_process: whether this is the call that a person made, not one that Snakemake made for a job; only that one
+    removes markers whose records are gone. Raises UserError for a bad configuration or an unwritable results folder.
+    """
+
+    def __init__(self, config: dict, main_process: bool = False):
+        self.overrides: Overrides = parse_overrides(dict(config))
+        self.scale = self.overrides.scale
+        given = self.overrides.model_dump(exclude={"scale"}, exclude_none=True)
+        self.config = load_scale(self.scale, **given)
+        self.results = results_folder()
+        self.out = str(self.results / self.scale)
+        self.data = str(self.results / "data")
+        self.plan = Plan(self.scale, self.config)
+        self.store = RunStore(self.results, reuse=self.config.reuse)
+        self.threads = self.config.threads
+        self.figures = list(self.config.figures)
+        shipped = self.store.shipped_entries()
+        self._slices: dict[str, dict[str, Slice]] = {name: {} for name in self.plan.experiments}
+        if self.config.train:
+            for name in self.plan.experiments:
+                for batch in self.plan.slices(name):
+                    if not all(t.run_id in shipped and shipped[t.run_id].serves(t.steps) for t in batch.tasks):
+                        self._slices[name][batch.name] = batch
+        if main_process:
+            self._check_writable()
+            remove_stale_markers(self.results, shipped)
+
+    @property
+    def options(self) -> str:
+        """The command-line options that repeat this configuration for a job (`set_environment` carries the rest)."""
+        return f"--scale {self.scale}" + ("" if self.config.reuse else " --no-reuse")
+
+    def markers(self, experiment: str) -> list[str]:
+        """The markers that say that every run of an experiment is on a shelf, whoever owns it."""
+        listed = {run.run_id for run in self.plan.experiments[experiment]}
+        return [
+            f"{self.out}/{owner}/slices/{name}.done"
+            for owner in self.plan.owners(experiment)
+            for name, batch in self._slices[owner].items()
+            if listed & {task.run_id for task in batch.tasks}
+        ]
+
+    def arrays_of_experiment(self, experiment: str) -> str:
+        """The prepared data file of an experiment."""
+        return self._arrays(self.config.experiments[experiment].data.name)
+
+    def arrays_of_curve(self, curve: str) -> list[str]:
+        """The prepared data file that a theory curve needs; none where it is taken from the shipped ones."""
+        if curve != "kernel" or not self.config.train:
+            return []
+        return [self.arrays_of_experiment(self.config.theory.kernel.experiment)]
+
+    def summary_key(self, experiment: str) -> str:
+        """What a summary depends on besides its markers.
+
+        With train=false that includes the records found on both shelves: then, and only then, nothing else says that
+        they changed.
+        """
+        runs = [run.run_id for run in self.plan.experiments[experiment]]
+        shelf = self.store.shipped_entries()
+        found = [[r, shelf[r].steps, shelf[r].sha256] for r in runs if r in shelf]
+        if not self.config.train:
+            for run_id in runs:
+                if self.store.trained(run_id):
+                    path = self.store.path(run_id)
+                    try:
+                        entry = read_entries(path)[run_id]
+                        found.append([run_id, entry.steps, entry.sha256])
+                    except (UserError, KeyError):
+                        found.append([run_id, "damaged"])  # whoever loads it will say so
+        return hashlib.sha256(canonical_json([self.plan.key(experiment), found]).encode()).hexdigest()[:10]
+
+    def theory_key(self, curve: str) -> str:
+        """Hash of the configuration of a theory curve."""
+        section = getattr(self.config.theory, curve)
+        parts = [section.model_dump(), self.config.train]
+        if curve == "kernel":
+            parts.append(self.config.experiments[section.experiment].model_dump())
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
+
+    def figure_inputs(self, figure: str) -> dict[str, list[str]]:
+        """Named inputs of the figure rule."""
+        section = self.config.figures[figure]
+        return {
+            "summaries": [f"{self.out}/{name}/summary.csv" for name in section.experiments],
+            "curves": [f"{self.out}/theory/{name}.csv" for name in section.theory],
+        }
+
+    def style_key(self) -> str:
+        """Hash of the code that every figure shares; a change redraws them."""
+        out = hashlib.sha256()
+        for path in sorted((ROOT / "src" / "l2dyn" / "plotting").glob("*.py")):
+            out.update(path.read_bytes())
+        return out.hexdigest()[:10]
+
+    def gpus(self, experiment: str, part: str, parts: str, key: str) -> int:
+        """How many GPUs a slice job asks for: none where nothing is missing, or on the CPU."""
+        return int(self.config.device == "cuda" and bool(self._missing(experiment, f"{part}of{parts}-{key}")))
+
+    def runtime_minutes(self, experiment: str, part: str, parts: str, key: str) -> int:
+        """The time limit of a slice job: twice its estimate, between five minutes and the configured limit."""
+        missing = self._missing(experiment, f"{part}of{parts}-{key}")
+        hours = estimated_hours(missing, self.config.device, self.threads)
+        return int(min(self.config.runtime_minutes, max(5, 2 * 60 * hours)))
+
+    def targets(self) -> list[str]:
+        """Every published figure."""
+        return [f"figures/{figure}.{kind}" for figure in self.figures for kind in ("pdf", "png")]
+
+    def patterns(self) -> dict[str, str]:
+        """Regular expressions of the wildcards."""
+        return {
+            "experiment": "|".join(self.plan.experiments),
+            "figure": "|".join(self.figures),
+            "curve": "modes|kernel",
+            "part": r"\d+",
+            "parts": r"\d+",
+            "key": r"[0-9a-f]+",
+            "dataset": "|".join(DATASETS),
+        }
+
+    def _arrays(self, name: str) -> str:
+        return f"{self.data}/{name}-{DATASETS[name].checksum[:10]}.npz"
+
+    def _missing(self, experiment: str, name: str) -> list:
+        shipped = self.store.shipped_entries()
+        tasks = self._slices[experiment][name].tasks if name in self._slices[experiment] else ()
+        return [t for t in tasks if not self.store.trained(t.run_id) and t.run_id not in shipped]
+
+    def _check_writable(self) -> None:
+        try:
+            self.results.mkdir(parents=True, exist_ok=True)
+            probe = self.results / f".writable-{os.getpid()}"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise UserError(
+                f"{self.results}: the results folder cannot be written ({error.strerror}); "
+                "set L2DYN_RESULTS to a writable folder"
+            ) from None
+
+
+def set_environment(dag: Dag) -> None:
+    """What every job's command needs from its surrounding: this interpreter, this package, and where to work.
+
+    Environment and not params: on which device a run trains, or from where its data come, makes no other result.
+    """
+    source = str(ROOT / "src")
+    paths = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and p != source]
+    os.environ["PYTHONPATH"] = os.pathsep.join([source, *paths])
+    interpreter = str(Path(sys.executable).parent)
+    if os.environ.get("PATH", "").split(os.pathsep)[0] != interpreter:
+        os.environ["PATH"] = os.pathsep.join([interpreter, os.environ.get("PATH", "")])
+    if dag.overrides.device:
+        os.environ["L2DYN_DEVICE"] = dag.overrides.device
+    if dag.config.data_dir:
+        os.environ["L2DYN_DATA"] = dag.config.data_dir
+
+
+def shipped_curve(scale: str, curve: str) -> Path:
+    """Where a recorded theory curve of a scale ships."""
+    return shipped_folder() / "theory" / scale / f"{curve}.csv"

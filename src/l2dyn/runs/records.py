@@ -1,0 +1,198 @@
+"""Records of runs as Parquet files: one file holds one run (`results/runs/`) or many (a bundle).
+
+A file's metadata holds, for each run, its spec, status, numerics version, provenance and a SHA-256 over metadata and
+columns, which every load verifies: no common format notices a flipped bit by itself.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from l2dyn.errors import UserError
+from l2dyn.runs.files import write_atomically
+from l2dyn.runs.spec import RunSpec, canonical_json, from_dict, to_dict
+
+COLUMNS = (
+    "step",
+    "epoch",
+    "lr",
+    "l2",
+    "train_loss",  # mean over samples, without the penalty
+    "train_error",  # fraction
+    "test_loss",
+    "test_accuracy",  # fraction
+    "param_norm",  # ‖θ‖ over all parameters
+)
+FORMAT = 1
+_KEY = b"l2dyn"
+
+
+class DamagedRecord(UserError):
+    """A record that is not what was written."""
+
+    def __init__(self, path: Path, run_id: str | None, reason: str, remedy: str = ""):
+        self.path, self.run_id, self.reason = Path(path), run_id, reason
+        whose = f" of run {run_id}" if run_id else ""
+        super().__init__(f"{path}: damaged record{whose} ({reason})" + (f"; {remedy}" if remedy else ""))
+
+
+@dataclass(frozen=True)
+class Record:
+    """One trained run. `columns` maps each of COLUMNS to an array [evaluations]; `steps` were trained."""
+
+    spec: RunSpec
+    status: str  # "finished" or "diverged"
+    steps: int
+    numerics_version: int
+    columns: dict[str, np.ndarray]
+    provenance: dict = field(default_factory=dict)  # git revision, package versions, device, wall_s
+
+    @property
+    def run_id(self) -> str:
+        """The spec's id."""
+        return self.spec.run_id
+
+    def serves(self, steps: int) -> bool:
+        """Whether this record answers for a horizon of `steps` (a diverged run answers for any)."""
+        return self.status == "diverged" or self.steps >= steps
+
+    def prefix(self, steps: int) -> dict[str, np.ndarray]:
+        """The columns up to and including `steps`."""
+        count = int(np.searchsorted(self.columns["step"], steps, side="right"))
+        return {name: values[:count] for name, values in self.columns.items()}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What can be known of a record without reading its columns."""
+
+    run_id: str
+    file: str
+    status: str
+    steps: int
+    numerics_version: int
+    sha256: str
+
+    def serves(self, steps: int) -> bool:
+        """As Record.serves."""
+        return self.status == "diverged" or self.steps >= steps
+
+
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """Write the records into one file, atomically. Raises UserError when it cannot be written."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    records = list(records)
+    names = list(records[0].columns)
+    ids = np.concatenate([np.full(len(r.columns["step"]), r.run_id) for r in records])
+    table = {"run_id": pa.array(ids).dictionary_encode()}
+    for name in names:
+        table[name] = pa.array(np.concatenate([r.columns[name] for r in records]))
+    meta = {r.run_id: _meta(r) for r in records}
+    header = {"format": FORMAT, "runs": meta}
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(table).replace_schema_metadata({_KEY: json.dumps(header)}), sink, compression="zstd")
+    write_atomically(path, sink.getvalue().to_pybytes())
+
+
+def read_entries(path: Path) -> dict[str, Entry]:
+    """The entries of a file, from its metadata alone. Raises DamagedRecord when that cannot be read."""
+    return {
+        run_id: Entry(run_id, Path(path).name, m["status"], m["steps"], m["numerics_version"], m["sha256"])
+        for run_id, m in _read_header(path)["runs"].items()
+    }
+
+
+def read_records(path: Path, run_ids: Iterable[str] | None = None) -> list[Record]:
+    """The verified records of a file, or those asked for.
+
+    Raises DamagedRecord when the file cannot be read or a digest does not fit, KeyError for an id it does not hold.
+    """
+    import pyarrow.parquet as pq
+
+    header = _read_header(path)
+    try:
+        table = pq.read_table(path)
+        columns = {name: table.column(name).to_numpy() for name in table.column_names}
+        owner = columns.pop("run_id").astype(str)
+    except Exception as error:  # any failure to decode the file means the same: it is damaged
+        raise DamagedRecord(path, _only(header["runs"]), _first_line(error)) from None
+    wanted = list(header["runs"] if run_ids is None else run_ids)
+    records = []
+    for run_id in wanted:
+        meta = header["runs"][run_id]
+        rows = owner == run_id
+        records.append(_verified(path, run_id, meta, {name: values[rows] for name, values in columns.items()}))
+    return records
+
+
+def read_record(path: Path, run_id: str) -> Record:
+    """The verified record of one run. Raises DamagedRecord."""
+    try:
+        return read_records(path, [run_id])[0]
+    except KeyError:
+        raise DamagedRecord(path, run_id, "the file holds another run") from None
+
+
+def digest(meta: dict, columns: dict[str, np.ndarray]) -> str:
+    """SHA-256 over a run's metadata (without its digest) and columns."""
+    out = hashlib.sha256(canonical_json({k: v for k, v in meta.items() if k != "sha256"}).encode())
+    for name in sorted(columns):
+        values = np.ascontiguousarray(columns[name])
+        out.update(f"{name} {values.dtype.str} {len(values)}".encode())
+        out.update(values.tobytes())
+    return out.hexdigest()
+
+
+def _meta(record: Record) -> dict:
+    meta = {
+        "spec": to_dict(record.spec),
+        "status": record.status,
+        "steps": int(record.steps),
+        "numerics_version": record.numerics_version,
+        "provenance": record.provenance,
+    }
+    meta["sha256"] = digest(meta, record.columns)
+    return meta
+
+
+def _verified(path: Path, run_id: str, meta: dict, columns: dict[str, np.ndarray]) -> Record:
+    if digest(meta, columns) != meta.get("sha256"):
+        raise DamagedRecord(path, run_id, "its SHA-256 does not fit")
+    try:
+        spec = from_dict(RunSpec, meta["spec"])
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: run {run_id} was written by another version of l2dyn ({error})") from None
+    if spec.run_id != run_id:
+        raise DamagedRecord(path, run_id, "its spec has another id")
+    return Record(spec, meta["status"], meta["steps"], meta["numerics_version"], columns, meta["provenance"])
+
+
+def _read_header(path: Path) -> dict:
+    import pyarrow.parquet as pq
+
+    try:
+        header = json.loads(pq.read_metadata(path).metadata[_KEY])
+        for meta in header["runs"].values():
+            meta["status"], meta["steps"], meta["numerics_version"], meta["sha256"], meta["provenance"]
+        version = header["format"]
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except Exception as error:  # whatever the decoder says: the file is not what was written
+        raise DamagedRecord(path, None, _first_line(error)) from None
+    if version != FORMAT:
+        raise UserError(f"{path}: written in format {version}, this version of l2dyn reads {FORMAT}")
+    return header
+
+
+def _only(runs: dict) -> str | None:
+    return next(iter(runs)) if len(runs) == 1 else None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]

@@ -1,0 +1,170 @@
+"""The run store: records on two shelves, so that a run found on either is never trained again.
+
+`results/runs/<run_id>.parquet` is written by training. `paper_results/runs/` ships with the project and is read-only:
+bundles, listed in its manifest.json. An older numerics version counts as missing in `results/` and as present on the
+shipped shelf.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from l2dyn.errors import UserError
+from l2dyn.runs.files import results_folder, set_aside, shipped_folder, write_atomically
+from l2dyn.runs.records import DamagedRecord, Entry, Record, read_entries, read_record, read_records, write_records
+from l2dyn.runs.spec import NUMERICS_VERSION
+
+MANIFEST = "manifest.json"
+
+
+class RunStore:
+    """Where records are looked for and put.
+
+    reuse: whether the shipped shelf counts.
+    """
+
+    def __init__(self, results: Path | None = None, shipped: Path | None = None, reuse: bool = True):
+        self.results = Path(results) if results is not None else results_folder()
+        self.shipped = Path(shipped) if shipped is not None else shipped_folder()
+        self.reuse = reuse
+        self._manifest: dict[str, Entry] | None = None
+
+    def path(self, run_id: str) -> Path:
+        """Where training puts a run's record."""
+        return self.results / "runs" / f"{run_id}.parquet"
+
+    def trained(self, run_id: str) -> bool:
+        """Whether `results/` holds a file for this run; looks at the name only."""
+        return self.path(run_id).exists()
+
+    def shipped_entries(self) -> dict[str, Entry]:
+        """The shipped shelf's runs by id; empty when it is not to be reused. Raises UserError for a bad manifest."""
+        if not self.reuse:
+            return {}
+        if self._manifest is None:
+            self._manifest = read_manifest(self.shipped / "runs")
+        return self._manifest
+
+    def entry(self, run_id: str) -> Entry | None:
+        """The best that either shelf has of a run: the longer one, of two equal ones that of `results/`.
+
+        Raises DamagedRecord for an unreadable file.
+        """
+        own = None
+        if self.trained(run_id):
+            own = read_entries(self.path(run_id)).get(run_id)
+            if own is None:
+                raise DamagedRecord(self.path(run_id), run_id, "the file holds another run")
+            if own.numerics_version < NUMERICS_VERSION:
+                own = None
+        shipped = self.shipped_entries().get(run_id)
+        if own is None or shipped is None:
+            return own or shipped
+        return shipped if shipped.steps > own.steps else own
+
+    def has(self, run_id: str, steps: int) -> bool:
+        """Whether either shelf serves a horizon of `steps`. A damaged file is handled as load does."""
+        try:
+            entry = self.entry(run_id)
+        except DamagedRecord as damage:
+            raise self._dealt_with(damage, run_id) from None
+        return entry is not None and entry.serves(steps)
+
+    def load(self, run_id: str) -> Record | None:
+        """The verified record of a run, None when there is none.
+
+        A damaged file in `results/` is set aside, and the markers that list the run are removed, so that the next
+        call trains it. Raises DamagedRecord then, and for a damaged shipped file, which is never moved.
+        """
+        try:
+            entry = self.entry(run_id)
+            if entry is None:
+                return None
+            return read_record(self._file_of(entry), run_id)
+        except DamagedRecord as damage:
+            raise self._dealt_with(damage, run_id) from None
+
+    def on_shipped_shelf(self, entry: Entry) -> bool:
+        """Whether this entry is the shipped one."""
+        return self.shipped_entries().get(entry.run_id) is entry
+
+    def save(self, record: Record) -> None:
+        """Put a record on the shelf in `results/`, atomically. Raises UserError when it cannot be written."""
+        write_records(self.path(record.run_id), [record])
+
+    def _file_of(self, entry: Entry) -> Path:
+        if self.on_shipped_shelf(entry):
+            return self.shipped / "runs" / entry.file
+        return self.path(entry.run_id)
+
+    def _dealt_with(self, damage: DamagedRecord, run_id: str) -> DamagedRecord:
+        if damage.path.parent == self.shipped / "runs":
+            remedy = f"restore it with: git checkout -- {damage.path}"
+        else:
+            aside = set_aside(damage.path)
+            remove_markers_listing(self.results, {run_id})
+            remedy = f"set aside as {aside.name}, the next call trains it again"
+        return DamagedRecord(damage.path, run_id, damage.reason, remedy)
+
+
+def read_manifest(folder: Path) -> dict[str, Entry]:
+    """The entries of a shelf of bundles by run id; empty when there is no manifest."""
+    path = Path(folder) / MANIFEST
+    if not path.exists():
+        return {}
+    try:
+        runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
+        return {run_id: Entry(run_id, **values) for run_id, values in runs.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: damaged manifest ({error}); restore it with: git checkout -- {path}") from None
+
+
+def write_manifest(folder: Path) -> int:
+    """Index every bundle of a shelf in its manifest.json, and return how many runs it lists.
+
+    Where two bundles hold one run, the longer record counts. Verifies every record; raises DamagedRecord.
+    """
+    folder = Path(folder)
+    runs: dict[str, Entry] = {}
+    for path in sorted(folder.glob("*.parquet")):
+        read_records(path)
+        for run_id, entry in read_entries(path).items():
+            if run_id not in runs or entry.steps > runs[run_id].steps:
+                runs[run_id] = entry
+    listed = {
+        run_id: {k: v for k, v in vars(entry).items() if k != "run_id"} for run_id, entry in sorted(runs.items())
+    }
+    write_atomically(folder / MANIFEST, (json.dumps({"runs": listed}, indent=1) + "\n").encode())
+    return len(runs)
+
+
+def markers(results: Path) -> dict[Path, list[str]]:
+    """Every slice marker below `results/` and the run ids that it lists; an unreadable one lists nothing."""
+    out = {}
+    for path in Path(results).glob("*/*/slices/*.done"):
+        try:
+            out[path] = list(json.loads(path.read_text(encoding="utf-8"))["runs"])
+        except (OSError, ValueError, KeyError, TypeError):
+            out[path] = []
+    return out
+
+
+def remove_markers_listing(results: Path, run_ids: set[str]) -> int:
+    """Remove the markers that list any of these runs, and return how many."""
+    doomed = [path for path, listed in markers(results).items() if run_ids & set(listed)]
+    for path in doomed:
+        path.unlink(missing_ok=True)
+    return len(doomed)
+
+
+def remove_stale_markers(results: Path, present: Iterable[str]) -> int:
+    """Remove the markers that list a run whose record is on neither shelf, and return how many.
+
+    present: ids on the shipped shelf.
+    """
+    shelf = set(present)
+    held = {path.stem for path in (Path(results) / "runs").glob("*.parquet")}
+    doomed = [path for path, listed in markers(results).items() if not listed or set(listed) - held - shelf]
+    for path in doomed:
+        path.unlink(missing_ok=True)
+    return len(doomed)

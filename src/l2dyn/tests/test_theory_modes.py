@@ -1,0 +1,311 @@
+"""Equation (3) of the paper: against its printed form, its closed form and its ODE, and its limits."""
+
+import itertools
+
+import mpmath as mp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.integrate import solve_ivp
+
+from l2dyn.theory import mode_evolution, mode_residual, mode_residual_response, mode_response
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+@pytest.fixture(autouse=True)
+def _no_floating_point_trouble():
+    with np.errstate(all="raise"):
+        yield
+
+
+# --- references -----------------------------------------------------------------------------------
+
+
+def printed_factors(t, eigenvalue, l2, k):
+    """(initial, target) factors of equation (3) as printed, by mpmath quadrature; k != 1, l2 > 0."""
+    with mp.workdps(70):
+        t, eigenvalue, l2, k = map(mp.mpf, (t, eigenvalue, l2, k))
+        rate = 2 * (k - 1) * l2
+
+        def exponent(s):
+            return eigenvalue * mp.exp(-rate * s) / rate
+
+        def integrand(s):
+            return mp.exp(-k * l2 * t + exponent(t) - exponent(s) - (k - 2) * l2 * s)
+
+        # The integrand may live on any scale near either end, and changes over 1/λ in between.
+        points = {mp.mpf(0), t} | {t * f for d in range(1, 12) for f in (mp.mpf(10) ** -d, 1 - mp.mpf(10) ** -d)}
+        points |= {t * j / mp.ceil(l2 * t) for j in range(int(l2 * t) + 1)}
+        initial = mp.exp(-k * l2 * t + exponent(t) - exponent(0))
+        return float(initial), float(eigenvalue * mp.quad(integrand, sorted(points)))
+
+
+def closed_factors(t, eigenvalue, l2, k):
+    """(initial, target, residual) factors for k > 1 by incomplete gamma functions, l2 > 0."""
+    with mp.workdps(60):
+        t, eigenvalue, l2, k = map(mp.mpf, (t, eigenvalue, l2, k))
+        rate, b = 2 * (k - 1) * l2, k / (2 * (k - 1))
+        start, now = eigenvalue / rate, eigenvalue * mp.exp(-2 * (k - 1) * l2 * t) / rate
+        initial = mp.exp(-k * l2 * t + now - start)
+        target = now**b * mp.exp(now) * (mp.gammainc(1 - b, now) - mp.gammainc(1 - b, start))
+        return float(initial), float(target), float(target - 1)
+
+
+def assert_close(actual, expected, rtol):
+    """Relative agreement, down to the smallest numbers that a float64 holds with all digits."""
+    assert_allclose(actual, expected, rtol=rtol, atol=1e-300)
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("k", "ratio", "decays"),
+    [
+        (0, 3.0, 0.4), (0, 1e-6, 8.0), (0, 1e-8, 50.0), (0.5, 1e4, 0.01), (0.5, 0.02, 12.0),
+        (0.9, 1e-4, 45.0), (1.001, 7.0, 2.0),
+        (1.5, 1e5, 3.0), (1.5, 0.3, 40.0), (2, 1e8, 1e-7), (2, 1e3, 50.0), (3, 1e-8, 50.0),
+        (3, 2e2, 5.0), (5.5, 1e6, 1.0), (5.5, 1.0, 50.0),
+    ],
+)  # fmt: skip
+def test_printed_equation(k, ratio, decays):
+    l2 = 0.013
+    arguments = decays / l2, ratio * l2, l2, k
+    initial, target = printed_factors(*arguments)
+    exponent = 1 - np.log(max(initial, 1e-300))
+    assert_close(mode_response(*arguments)[0], initial, 1e-14 * exponent)
+    assert_close(mode_response(*arguments)[1], target, 1e-10)
+    assert_close(mode_residual_response(*arguments)[1], target - 1, 1e-10 + 1e-15 / abs(target - 1 - 1e-30))
+    value = mode_evolution(*arguments, target=-2.0, initial=0.7)
+    assert abs(value - (0.7 * initial - 2 * target)) <= 1e-10 * (0.7 * initial + 2 * target) + 1e-300
+
+
+def test_closed_form_over_the_whole_range():
+    ratios, decays = 10.0 ** np.arange(-8, 9, 2), [1e-9, 1e-4, 0.03, 0.5, 2.0, 7.0, 20.0, 50.0]
+    points = np.array(list(itertools.product(decays, ratios, [1.2, 1.5, 1.9, 2, 2.5, 3, 5.5])))
+    decays, ratios, k = points.T
+    l2 = 0.002
+    initial, target = mode_response(decays / l2, ratios * l2, l2, k)
+    residual = mode_residual_response(decays / l2, ratios * l2, l2, k)[1]
+    reference = np.array([closed_factors(d / l2, r * l2, l2, p) for d, r, p in zip(decays, ratios, k, strict=True)])
+    assert_close(initial, reference[:, 0], 1e-12)
+    assert_close(target, reference[:, 1], 1e-10)
+    assert_close(residual, reference[:, 2], 1e-10)
+
+
+@pytest.mark.parametrize("k", [0, 0.5, 1, 1.5, 2, 3, 5.5])
+@pytest.mark.parametrize("ratio", [0.05, 40.0])
+def test_differential_equation(k, ratio):
+    l2, target, initial = 0.3, 1.7, -0.6
+    times = np.array([0.1, 1.0, 3.0, 8.0])
+    eigenvalue = ratio * l2
+
+    def derivative(t, f):
+        return eigenvalue * np.exp(-2 * (k - 1) * l2 * t) * (target - f) - k * l2 * f
+
+    with np.errstate(under="ignore"):
+        solution = solve_ivp(derivative, (0, 8), [initial], method="Radau", t_eval=times, rtol=1e-9, atol=1e-12)
+    assert_allclose(mode_evolution(times, eigenvalue, l2, k, target, initial), solution.y[0], rtol=0, atol=3e-8)
+
+
+def test_late_time_function_of_the_remaining_kernel():
+    # f → y H(w) with H(w) = w^b e^w Γ(1-b, w); for k = 2, H(w) = w e^w E1(w), here at w = 1.
+    l2, late = 0.01, 1000.0
+    value = mode_evolution(late, 2 * l2 * np.exp(2 * l2 * late), l2, 2, 1.0)
+    assert_allclose(value, float(mp.e * mp.e1(1)), rtol=1e-11)
+
+
+# --- limits ---------------------------------------------------------------------------------------
+
+EIGENVALUES = np.array([0.0, 1e-9, 0.3, 20.0, 1e7])
+TIMES = np.array([[1e-7], [0.01], [1.0], [30.0]])
+
+
+@pytest.mark.parametrize("k", [0, 0.5, 1, 2, 3])
+def test_start_is_the_initial_value(k):
+    assert_array_equal(mode_evolution(0.0, EIGENVALUES, 0.1, k, 3.0, 0.25), np.full(5, 0.25))
+    assert_array_equal(mode_residual(0.0, EIGENVALUES, 0.1, k, 3.0, 0.25), np.full(5, -2.75))
+    assert_array_equal(mode_residual(0.0, EIGENVALUES, 0.1, k, 3.0, 3.0), np.zeros(5))
+
+
+@pytest.mark.parametrize("k", [0, 0.5, 1, 2, 3])
+def test_without_l2_the_residual_decays_exponentially(k):
+    with np.errstate(under="ignore"):
+        decay, learned = np.exp(-EIGENVALUES * TIMES), -np.expm1(-EIGENVALUES * TIMES)
+    assert_close(mode_evolution(TIMES, EIGENVALUES, 0.0, k, 3.0), 3 * learned, 1e-12)
+    assert_close(mode_evolution(TIMES, EIGENVALUES, 0.0, k, 0.0, 2.0), 2 * decay, 1e-12)
+    assert_close(mode_residual(TIMES, EIGENVALUES, 0.0, k, 3.0, 5.0), 2 * decay, 1e-12)
+
+
+def test_linear_model():
+    l2 = 0.02
+    rate = EIGENVALUES + l2
+    with np.errstate(under="ignore"):
+        decay, done = np.exp(-rate * TIMES), -np.expm1(-rate * TIMES)
+        value = 0.4 * decay + 3 * EIGENVALUES / rate * done
+        residual = (0.4 - 3) * decay - 3 * l2 / rate * done
+    assert_close(mode_evolution(TIMES, EIGENVALUES, l2, 1, 3.0, 0.4), value, 1e-12)
+    assert_close(mode_residual(TIMES, EIGENVALUES, l2, 1, 3.0, 0.4), residual, 1e-12)
+    final = mode_evolution(1e5, EIGENVALUES, l2, 1, 3.0, 0.4)
+    assert_close(final, 3 * EIGENVALUES / rate, 1e-12)
+
+
+@pytest.mark.parametrize("k", [0, 0.3, 1, 1.5, 2, 5.5])
+def test_no_eigenvalue_no_learning(k):
+    l2, times = 0.1, TIMES[:, 0]
+    assert_allclose(mode_evolution(times, 0.0, l2, k, 3.0, 2.0), 2 * np.exp(-k * l2 * times), rtol=1e-13)
+    assert_array_equal(mode_evolution(times, 0.0, l2, k, 3.0), np.zeros(4))
+    assert_allclose(mode_residual(times, 0.0, l2, k, 3.0), np.full(4, -3.0), rtol=1e-13)
+
+
+def test_no_jump_at_the_regular_points():
+    times = TIMES[1:, 0]
+    for step in (1e-13, -1e-13):
+        linear = mode_evolution(times, 2.0, 0.1, 1.0, 1.0, 0.5)
+        assert_allclose(mode_evolution(times, 2.0, 0.1, 1.0 + step, 1.0, 0.5), linear, rtol=1e-11)
+    free = mode_evolution(times, 2.0, 0.0, 2.0, 1.0, 0.5)
+    assert_allclose(mode_evolution(times, 2.0, 1e-16, 2.0, 1.0, 0.5), free, rtol=1e-12)
+
+
+@pytest.mark.parametrize("k", [0.5, 1.5, 2.0, 3.0])
+@pytest.mark.parametrize("mode", [mode_evolution, mode_residual])
+def test_smooth_across_the_quadrature_rules(k, mode):
+    # Where the range or the panels change, the curve must not jump; differences of order 8 leave only jumps.
+    curve = mode(np.linspace(2.0, 60.0, 4001), 0.5, 0.1, k, 1.0)
+    assert abs(np.diff(np.log(abs(curve)), 8)).max() < 1e-9
+
+
+@pytest.mark.parametrize("k", [0.0, 0.5])
+def test_growing_kernel_learns_and_stays_finite(k):
+    value = mode_evolution([1e3, 1e4, 1e6], 1.0, 1.0, k, 2.0, 5.0)
+    assert_allclose(value, [2.0, 2.0, 2.0], rtol=1e-13)
+    # Quasi-stationary: γ(t) (f - y) = -kλ y up to λ/γ(t).
+    residual = mode_residual(100.0, 1e-3, 0.1, k, 2.0)
+    kernel = 1e-3 * np.exp(2 * (1 - k) * 0.1 * 100)
+    assert residual <= 0
+    if k > 0:
+        assert_allclose(residual, -2 * k * 0.1 / kernel, rtol=5 * 0.1 / kernel)
+
+
+@pytest.mark.parametrize(
+    ("k", "rate", "power"),
+    [(1.25, 0.5, 0), (1.5, 1.0, 0), (2, 2.0, 1), (2.5, 2.5, 0), (3, 3.0, 0), (5.5, 5.5, 0)],
+)
+@pytest.mark.parametrize("ratio", [0.1, 100.0])
+def test_late_decay(k, rate, power, ratio):
+    l2 = 0.01
+    # For k = 2 the law is (t + constant) e^{-2λt}, so compare slopes of f / t^power at three times.
+    times = np.array([60.0, 70.0, 80.0]) / l2
+    f = mode_evolution(times, ratio * l2, l2, k, 1.0) * np.exp(rate * l2 * (times - times[0]))
+    if power == 1:
+        assert_allclose(f[2] - f[1], f[1] - f[0], rtol=1e-9)
+        assert f[2] / f[0] > 1.1
+    else:
+        assert_allclose(f, f[0], rtol=1e-6)
+
+
+def test_learning_and_decay_times():
+    l2 = 0.01
+    times = np.geomspace(1e-3, 1e4, 800)
+    learned = mode_evolution(times, 1.0, l2, 2, 1.0)
+    assert 0.9 < learned.max() < 1
+    assert 1 < times[learned.argmax()] < 20
+    assert 1 < l2 * times[np.flatnonzero(learned > 0.5)[-1]] < 5
+    assert mode_evolution(times, 1e-4, l2, 2, 1.0).max() < 0.01
+
+
+# --- residual, shapes, errors ---------------------------------------------------------------------
+
+
+def test_residual_keeps_its_digits_where_f_equals_y():
+    # γ ≫ λ: f - y ≈ -kλy/γ(t), far below the rounding of f.
+    for k in (0.5, 1.0, 2.0, 3.0):
+        residual = mode_residual(1e-3, 1e8, 1e-12, k, 1.0, 4.0)
+        assert_allclose(mode_evolution(1e-3, 1e8, 1e-12, k, 1.0, 4.0), 1.0, rtol=1e-14)
+        assert_allclose(residual, -k * 1e-20, rtol=1e-9)
+    # f0 = y: the residual starts at 0 and grows as -kλyt.
+    assert_allclose(mode_residual(1e-12, 2.0, 0.1, 2.0, 3.0, 3.0), -2 * 0.1 * 3 * 1e-12, rtol=1e-10)
+
+
+positive = st.floats(-10, 1.69).map(lambda e: 10.0**e)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    decays=st.one_of(st.just(0.0), positive),
+    ratio=st.one_of(st.just(0.0), st.floats(-8, 8).map(lambda e: 10.0**e)),
+    l2=st.floats(-6, 2).map(lambda e: 10.0**e),
+    k=st.one_of(st.sampled_from([0, 0.5, 1, 1.5, 2, 3, 5.5]), st.floats(0, 6)),
+    target=st.floats(-5, 5),
+    initial=st.floats(-5, 5),
+)
+def test_finite_bounded_and_consistent(decays, ratio, l2, k, target, initial):
+    arguments = decays / l2, ratio * l2, l2, k
+    with np.errstate(all="raise", under="ignore"):
+        initial_factor, target_factor = mode_response(*arguments)
+        shortfall_factor = mode_residual_response(*arguments)[1]
+        assert 0 <= initial_factor <= 1
+        assert 0 <= target_factor <= 1 + 1e-12
+        assert -1 - 1e-12 <= shortfall_factor <= 0
+        assert_allclose(target_factor - shortfall_factor, 1.0, rtol=1e-10)
+        f, residual = (mode(*arguments, target, initial) for mode in (mode_evolution, mode_residual))
+        assert abs(residual - (f - target)) <= 1e-10 * (abs(initial) + abs(target))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    t=st.floats(-9, 9).map(lambda e: 10.0**e),
+    eigenvalue=st.floats(-20, 20).map(lambda e: 10.0**e),
+    l2=st.floats(-20, 6).map(lambda e: 10.0**e),
+    k=st.floats(0, 20),
+)
+def test_finite_far_outside_the_range(t, eigenvalue, l2, k):
+    with np.errstate(all="raise", under="ignore"):
+        factors = *mode_response(t, eigenvalue, l2, k), -mode_residual_response(t, eigenvalue, l2, k)[1]
+    assert all(0 <= factor <= 1 + 1e-9 for factor in factors)
+
+
+def test_array_equals_scalars_and_loops():
+    t, eigenvalue = np.geomspace(1e-2, 1e3, 23)[:, None], np.geomspace(1e-5, 1e3, 17)
+    k = np.array([0.0, 0.7, 1.0, 2.0, 4.0])[:, None, None]
+    initial = np.linspace(-1, 1, 17)
+    for mode in (mode_evolution, mode_residual):
+        together = mode(t, eigenvalue, 0.05, k, 1.5, initial)
+        assert together.shape == (5, 23, 17)
+        assert together.dtype == np.float64
+        for i, j, m in itertools.product(range(5), range(0, 23, 5), range(0, 17, 4)):
+            one = mode(float(t[j, 0]), float(eigenvalue[m]), 0.05, float(k[i, 0, 0]), 1.5, float(initial[m]))
+            assert np.ndim(one) == 0
+            assert_allclose(one, together[i, j, m], rtol=1e-13)
+    # More elements than one block holds.
+    many = mode_evolution(np.full(30_000, 3.0), np.arange(30_000) / 1e4, 0.05, 2, 1.0)
+    assert_allclose(many[[0, 9_999, 29_999]], mode_evolution(3.0, [0.0, 0.9999, 2.9999], 0.05, 2, 1.0), rtol=1e-13)
+
+
+def test_target_and_initial_broadcast_beyond_the_modes():
+    f = mode_evolution(1.0, [1.0, 2.0], 0.1, 2, target=np.ones((3, 1)), initial=np.zeros((4, 1, 1)))
+    assert f.shape == (4, 3, 2)
+    assert mode_evolution(np.empty((0, 1)), [1.0, 2.0], 0.1, 2, 1.0).shape == (0, 2)
+
+
+VALID = {"t": [1.0, 2.0], "eigenvalue": [1.0, 2.0], "l2": 0.1, "k": 2.0, "target": [1.0, 1.0], "initial": 0.0}
+
+
+@pytest.mark.parametrize("name", list(VALID))
+@pytest.mark.parametrize("mode", [mode_evolution, mode_residual])
+def test_bad_values_are_refused_by_name(mode, name):
+    bad = [np.nan, np.inf, "a", 1j, None] + ([] if name in ("target", "initial") else [-1.0, [0.1, -1e-9]])
+    for value in bad:
+        with pytest.raises(ValueError, match=name):
+            mode(**{**VALID, name: value})
+
+
+@pytest.mark.parametrize("name", ["t", "eigenvalue", "target", "initial"])
+def test_shapes_that_do_not_broadcast_are_refused_by_name(name):
+    with pytest.raises(ValueError, match=rf"broadcast.*\b{name}\b"):
+        mode_evolution(**{**VALID, name: np.ones(3)})
+    with pytest.raises(ValueError, match=rf"broadcast.*\b{name}\b"):
+        mode_residual(**{**VALID, name: np.ones(3)})

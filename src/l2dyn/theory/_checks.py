@@ -1,0 +1,35 @@
+"""Validation shared by the theory modules: every refusal is a ValueError that names the argument."""
+
+import numpy as np
+
+
+def finite(name, value, nonnegative=False):
+    """Return `value` as a float64 array; ValueError naming `name` if it is not finite (or is negative)."""
+    try:
+        array = np.asarray(value, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be a real number or an array of real numbers: {error}") from None
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite, but holds nan or inf")
+    if nonnegative and (array < 0).any():
+        raise ValueError(f"{name} must not be negative, but its smallest value is {array.min()}")
+    return array
+
+
+def broadcast_shape(**arrays):
+    """Return the common shape of the named arrays; ValueError naming them all if they do not broadcast."""
+    try:
+        return np.broadcast_shapes(*(array.shape for array in arrays.values()))
+    except ValueError:
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        raise ValueError(f"shapes do not broadcast: {shapes}") from None
+
+
+def symmetric(name, value, size):
+    """Return `value` as a finite symmetric float64 matrix [n, n], n = `size`; ValueError naming `name`."""
+    matrix = finite(name, value)
+    if matrix.shape != (size, size):
+        raise ValueError(f"{name} must have shape {(size, size)}, but has shape {matrix.shape}")
+    if abs(matrix - matrix.T).max() > 1e-8 * abs(matrix).max():
+        raise ValueError(f"{name} must be symmetric")
+    return matrix

@@ -1,0 +1,216 @@
+"""Gradient-flow dynamics of one kernel mode under L2 regularization: equation (3) for any k >= 0.
+
+A mode obeys df/dt = γ e^{-2(k-1)λt} (y - f) - kλ f. In looking back from t by u = t - t' the solution is
+
+    f     = f0 E + y T,              E = e^{-kλt - P},   T = γ(t) ∫_0^t e^{(k-2)λu - p(u)} du
+    f - y = (f0 - y) E - y D,        D = kλ ∫_0^t e^{-kλu - p(u)} du,    so that T + D + E = 1,
+
+with γ(t) = γ e^{-2(k-1)λt}, p(u) = γ(t) (e^{2(k-1)λu} - 1) / (2(k-1)λ) and P = p(t). With p as the
+integration variable these are the integrals of (1+p/w)^{-b} e^{-p}, w = γ(t)/(2(k-1)λ), b = k/(2(k-1)).
+Written in u they are regular at λ = 0 and k = 1, hold for k < 1, and contain positive terms only, so T and D
+keep their relative accuracy, however small. Below, times are in units of t, with s = λt, z = 2(k-1)λt and
+log_g = log(γ(t) t).
+"""
+
+import itertools
+
+import numpy as np
+
+from l2dyn.theory._checks import broadcast_shape, finite
+
+_CUT = 34.0  # an integrand that has fallen by e^-34 = 2e-15 no longer counts
+_FLAT = 40.0  # a kernel that has changed by e^40 leaves p constant to rounding from there on
+_LOG_MAX = 650.0  # keeps a growing kernel (k < 1) inside float64; T is 1 long before
+_BLOCK = 8192  # elements at a time: the temporaries stay in the cache
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)
+_NODES, _WEIGHTS = (_NODES + 1) / 2, _WEIGHTS / 2  # on [0, 1]
+# Panel edges where the kernel changes by less than e^3, as fractions of the range.
+_EVEN = np.array([0.0, 0.12, 0.4, 1.0])
+# Elsewhere: distances, in e-folds, from where the kernel is largest (t' = 0 for k > 1, t' = t for k < 1).
+_SHRINKING = np.array([0.0, 1.1, 2.0, 3.5, 6.0, 10.0, 16.0, 25.0, _FLAT])
+_GROWING = np.array([0.0, 0.12, 0.4, 1.0, 2.5, 5.0, 10.0, 19.0, _FLAT])
+
+
+def mode_evolution(t, eigenvalue, l2, k, target, initial=0.0):
+    """Value f(t) of one kernel mode under squared loss and L2 regularization: equation (3) for any k >= 0.
+
+    All arguments broadcast against each other, and the result has their common shape.
+
+    Args:
+        t: gradient-flow time, learning rate times steps.
+        eigenvalue: eigenvalue γ of the initial NTK on the training set, for the loss SUMMED over samples of
+            ½(f - y)²; for the mean over N samples pass γ/N. Zero is allowed.
+        l2: L2 coefficient λ of the objective L + (λ/2) ‖θ‖².
+        k: degree of homogeneity of the network in its parameters; 1 is the linear model.
+        target: component y of the labels along the mode.
+        initial: component of the function at t = 0 along the mode.
+
+    Returns:
+        Array of f(t), to 1e-10 of |initial part| + |target part| (γ/λ from 1e-8 to 1e8, tλ up to 50).
+
+    Raises:
+        ValueError: an argument is not finite, t, eigenvalue, l2 or k is negative, or shapes do not broadcast.
+
+    >>> f = mode_evolution(t=[0.0, 10.0, 1000.0], eigenvalue=1.0, l2=0.01, k=2, target=1.0)
+    >>> print(f.round(4))
+    [0.     0.9766 0.    ]
+    """
+    target, initial = finite("target", target), finite("initial", initial)
+    initial_factor, target_factor = mode_response(t, eigenvalue, l2, k)
+    broadcast_shape(**{"(t, eigenvalue, l2, k)": target_factor}, target=target, initial=initial)
+    with np.errstate(under="ignore"):
+        return initial_factor * initial + target_factor * target
+
+
+def mode_residual(t, eigenvalue, l2, k, target, initial=0.0):
+    """Residual f(t) - y of one kernel mode, equation (3), accurate even where f equals y to all digits.
+
+    Arguments, shapes, units and errors are those of `mode_evolution`. The mode's loss is half its square.
+
+    >>> residual = mode_residual(t=1e3, eigenvalue=1.0, l2=1e-20, k=1, target=1.0)
+    >>> print(f"{residual:.6e}")  # -λ/(γ+λ), although f rounds to 1
+    -1.000000e-20
+    """
+    target, initial = finite("target", target), finite("initial", initial)
+    decay, shortfall = _decay_and_integral(t, eigenvalue, l2, k, _shortfall)
+    broadcast_shape(**{"(t, eigenvalue, l2, k)": decay}, target=target, initial=initial)
+    with np.errstate(under="ignore"):
+        return (initial - target) * decay - target * shortfall
+
+
+def mode_response(t, eigenvalue, l2, k):
+    """The two factors in which equation (3) is linear: f(t) = initial_factor · f(0) + target_factor · y.
+
+    Arguments, units and errors are those of `mode_evolution`.
+
+    Returns:
+        (initial_factor, target_factor), each with the common shape of the arguments; both lie in [0, 1].
+
+    >>> initial_factor, target_factor = mode_response(t=1.0, eigenvalue=2.0, l2=0.0, k=2)
+    >>> print(round(float(initial_factor), 6), round(float(target_factor), 6))  # e^-2 and 1 - e^-2
+    0.135335 0.864665
+    """
+    return _decay_and_integral(t, eigenvalue, l2, k, _target)
+
+
+def mode_residual_response(t, eigenvalue, l2, k):
+    """The two factors of the residual, equation (3): f(t) - y = initial_factor · f(0) + target_factor · y.
+
+    Arguments, units and errors are those of `mode_evolution`. `target_factor` is (f - y)/y from f(0) = 0,
+    without cancellation where f is close to y.
+
+    Returns:
+        (initial_factor, target_factor), each with the common shape of the arguments; the first is in [0, 1],
+        the second in [-1, 0].
+
+    >>> initial_factor, target_factor = mode_residual_response(t=50.0, eigenvalue=1.0, l2=0.0, k=2)
+    >>> print(f"{initial_factor:.3e} {target_factor:.3e}")  # e^-50, which 1 - f would lose
+    1.929e-22 -1.929e-22
+    """
+    decay, shortfall = _decay_and_integral(t, eigenvalue, l2, k, _shortfall)
+    return decay, -(decay + shortfall)
+
+
+def _decay_and_integral(t, eigenvalue, l2, k, integral):
+    """E and `integral` (T or D of the module docstring) on the broadcast arguments."""
+    arguments = {
+        name: finite(name, value, nonnegative=True)
+        for name, value in {"t": t, "eigenvalue": eigenvalue, "l2": l2, "k": k}.items()
+    }
+    shape = broadcast_shape(**arguments)
+    columns = [np.broadcast_to(array, shape).flat for array in arguments.values()]  # copied block by block
+    decay, values = np.empty(len(columns[0])), np.empty(len(columns[0]))
+    # Underflow to 0, and overflow of exponents to an infinite decay, are the right answers here.
+    with np.errstate(under="ignore", over="ignore"):
+        for start in range(0, decay.size, _BLOCK):
+            block = slice(start, start + _BLOCK)
+            decay[block], values[block] = _evaluate(*(column[block] for column in columns), integral)
+    return decay.reshape(shape), values.reshape(shape)
+
+
+def _evaluate(t, eigenvalue, l2, k, integral):
+    """`_decay_and_integral` for one block of elements, as 1-d arrays."""
+    tiny = np.finfo(float).tiny
+    s, x = l2 * t, eigenvalue * t
+    z = 2 * (k - 1) * s  # the kernel changes by e^{-z} up to t
+    log_g = np.minimum(np.log(np.maximum(x, tiny)) - z, _LOG_MAX)  # log of γ(t) t
+    z = np.where(z < 0, -1.0, 1.0) * np.maximum(abs(z), 1e-20)  # same to rounding, and no division by 0
+    decay = np.exp(-k * s - _elapsed(1.0, log_g, z))
+    return decay, integral(s, k, log_g, z) * (np.minimum(x / tiny, 1.0) if integral is _target else 1.0)
+
+
+def _target(s, k, log_g, z):
+    """T of the module docstring."""
+    return _integrate(log_g, (k - 2) * s, log_g, z)
+
+
+def _shortfall(s, k, log_g, z):
+    """D of the module docstring."""
+    return k * s * _integrate(np.zeros_like(s), -k * s, log_g, z)
+
+
+def _elapsed(u, log_g, z):
+    """p(u): the kernel integrated over the last u (a fraction of t)."""
+    return np.exp(log_g + np.maximum(z * u, 0.0)) * -np.expm1(-abs(z) * u) / abs(z)
+
+
+def _integrate(log_scale, slope, log_g, z):
+    """∫_0^1 exp(log_scale + slope·u - p(u)) du by composite Gauss-Legendre on 1-d arrays."""
+    size = abs(z)
+    # Upper end: t' = 0, or where e^{-p} or e^{slope·u} has died out (p stays below _CUT if k < 1, v >= 0).
+    v = np.log(_CUT * size) - log_g
+    folds = np.where(z > 0, np.logaddexp(0.0, v), -np.log1p(-np.exp(np.minimum(v, -1e-3))))
+    end = np.minimum(1.0, np.where((z > 0) | (v < -1e-3), folds / size, 1.0))
+    end = np.minimum(end, _CUT / np.maximum(-slope, _CUT))
+
+    result = np.empty_like(z)
+    even = size * end <= 3.0
+    rules = (even, _even_panels), (~even & (z > 0), _shrinking_panels), (~even & (z < 0), _growing_panels)
+    for chosen, rule in rules:
+        if chosen.any():
+            result[chosen] = rule(end[chosen], log_scale[chosen], slope[chosen], log_g[chosen], z[chosen])
+    return result
+
+
+def _even_panels(end, log_scale, slope, log_g, z):
+    """As `_integrate` up to `end`, where the kernel changes little."""
+    amplitude = np.exp(log_g) / z
+    edges = [fraction * end for fraction in _EVEN]
+    return _panels(edges, log_scale, slope, lambda u: amplitude * np.expm1(z * u))
+
+
+def _shrinking_panels(end, log_scale, slope, log_g, z):
+    """As `_integrate` up to `end`, where the kernel falls by much (k > 1): finest at the end."""
+    edges = [end - np.minimum(distance / z, end) for distance in reversed(_SHRINKING)]
+    # As a difference of exponentials p has an absolute error of rounding, which is all that e^{-p} needs.
+    amplitude, nothing = np.exp(log_g + z * end) / z, np.exp(-z * end)
+    panels = _panels(edges, log_scale, slope, lambda u: amplitude * (np.exp(z * (u - end)) - nothing))
+    return panels + _exponential(np.zeros_like(z), edges[0], log_scale, slope)  # p is 0 to rounding here
+
+
+def _growing_panels(end, log_scale, slope, log_g, z):
+    """As `_integrate` up to `end`, where the kernel grows by much (k < 1): finest at u = 0."""
+    edges = [np.minimum(distance / -z, end) for distance in _GROWING]
+    amplitude = np.exp(log_g) / -z
+    panels = _panels(edges, log_scale, slope, lambda u: amplitude * -np.expm1(z * u))
+    return panels + _exponential(edges[-1], end, log_scale - amplitude, slope)  # p has saturated here
+
+
+def _exponential(low, high, log_scale, slope):
+    """Integral of exp(log_scale + slope·u) from low to high."""
+    steepness = np.maximum(abs(slope), 1e-20)
+    largest = np.exp(log_scale + slope * np.where(slope > 0, high, low))
+    return largest * -np.expm1(-steepness * (high - low)) / steepness
+
+
+def _panels(edges, log_scale, slope, elapsed):
+    """Gauss-Legendre sum of exp(log_scale + slope·u - elapsed(u)) over the panels between the edges."""
+    total = np.zeros_like(slope)
+    for first, second in itertools.pairwise(edges):
+        width = second - first
+        panel = sum(
+            weight * np.exp(log_scale + slope * u - elapsed(u))
+            for weight, u in zip(_WEIGHTS, (first + node * width for node in _NODES), strict=True)
+        )
+        total += width * panel
+    return total

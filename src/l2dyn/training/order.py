@@ -1,0 +1,41 @@
+"""The order in which minibatches see the samples: a pure function of (seed, step), so that resuming replays it."""
+
+import torch
+from torch import Tensor
+
+
+class DataOrder:
+    """Minibatch indices of E members. batch 0 is the full training set, which has no order.
+
+    Each epoch is a permutation drawn from (seed, epoch); an incomplete last batch is dropped.
+    """
+
+    def __init__(self, seeds: list[int], samples: int, batch: int, device: str):
+        self.seeds, self.samples, self.batch, self.device = seeds, samples, batch, device
+        self._epoch = -1
+        self._permutations: Tensor | None = None
+
+    def indices(self, step: int) -> Tensor | None:
+        """Indices [E, batch] of the step after `step` steps, [batch] where all members share them; None: all samples."""
+        if self.batch == 0:
+            return None
+        per_epoch = self.samples // self.batch
+        epoch, position = divmod(step, per_epoch)
+        if epoch != self._epoch:
+            drawn = {seed: epoch_permutation(seed, epoch, self.samples) for seed in set(self.seeds)}
+            chosen = [drawn[seed] for seed in self.seeds] if len(drawn) > 1 else [drawn[self.seeds[0]]]
+            self._permutations = torch.stack(chosen).to(self.device)
+            self._epoch = epoch
+        part = self._permutations[:, position * self.batch : (position + 1) * self.batch]
+        return part if len(part) > 1 else part[0]
+
+    def keep(self, members: list[int]) -> None:
+        """Drop all but these members."""
+        self.seeds = [self.seeds[m] for m in members]
+        self._epoch = -1
+
+
+def epoch_permutation(seed: int, epoch: int, samples: int) -> Tensor:
+    """The permutation of one epoch, int64 [samples]."""
+    generator = torch.Generator().manual_seed((seed << 32) + epoch + 1)
+    return torch.randperm(samples, generator=generator)
