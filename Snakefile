@@ -23,6 +23,7 @@ wildcard_constraints:
 
 localrules:
     all,
+    figures,
     data,
     publish,
 
@@ -31,6 +32,11 @@ rule all:
     default_target: True
     input:
         dag.targets(),
+
+
+rule figures:
+    input:
+        dag.targets(supplement=False),
 
 
 include: "workflow/rules/data.smk"

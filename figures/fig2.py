@@ -95,8 +95,7 @@ if law is not None:
     for name, slope, low, high in zip(("l2", "lr"), law.slopes, law.low, law.high, strict=True):
         job.plot("a", f"exponent of {name}", [law.decades[0]], [slope], " ".join(fitted["run_id"]), low=low, high=high)
 ax_time.set(xscale="log", yscale="log", xlabel=r"L2 coefficient $\lambda$", ylabel="epochs to peak $t^*$")
-style.make_room(ax_time, below=0.28, above=0.12)
-ax_time.legend(title=r"$\eta$", loc="upper right", ncols=2, columnspacing=0.8)
+style.make_room(ax_time, below=0.28)
 
 # %% [markdown]
 # ## b: the best test accuracy
@@ -123,7 +122,8 @@ def draw_without_l2(ax, panel, runs):
 
 draw_without_l2(ax_best, "b", grid)
 ax_best.set(xscale="log", xlabel=r"L2 coefficient $\lambda$", ylabel="max test accuracy")
-ax_best.legend(loc="lower left")
+handles = [*ax_time.get_legend_handles_labels()[0], *ax_best.get_legend_handles_labels()[0]]
+ax_best.legend(handles=handles, title=r"learning rate $\eta$", loc="lower left")
 
 # %% [markdown]
 # ## c: a fixed budget

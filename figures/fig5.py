@@ -22,7 +22,6 @@
 # finite net starts at one of them.
 
 # %%
-import numpy as np
 
 from l2dyn.plotting import style
 from l2dyn.plotting.job import FigureJob
@@ -46,7 +45,7 @@ for ax, panel, k in ((ax_deep, "a", 2.0), (ax_linear, "b", 1.0)):
         job.plot(panel, f"eigenvalue={eigenvalue:g}", curve["t"], curve["f"], k=k, l2=l2)
     ax.axhline(1.0, color=style.NEUTRAL, linewidth=0.6, linestyle=":", zorder=0)
     style.mark_time(ax, 1 / l2, r"$1/\lambda$")
-    ax.set(xscale="log", xlabel="gradient-flow time $t$", ylabel="$f_a(t) / y_a$", ylim=(-0.04, 1.5))
+    ax.set(xscale="log", xlabel="gradient-flow time $t$", ylabel="$f_a(t) / y_a$", ylim=(-0.04, 1.62))
     ax.set_yticks([0, 0.25, 0.5, 0.75, 1])
     ax.legend(loc="upper left", title=f"$k = {k:g}$, $\\lambda = {style.number(l2)}$")
 

@@ -83,10 +83,13 @@ def _parser() -> argparse.ArgumentParser:
     theory = command("theory", _theory, "write a table of theory curves")
     theory.add_argument("curve", choices=["modes", "kernel"])
     theory.add_argument("--output", type=Path, help="default: results/SCALE/theory/CURVE.csv")
+    theory.add_argument("--recorded", action="store_true", help="take a curve that needs data from paper_results/")
     theory.add_argument("--arrays", type=Path, help="prepared data (default: below the results folder)")
 
     command("plan", _plan, "runs, steps, estimated hours and disk of each experiment")
-    command("status", _status, "done, checkpointed, diverged and missing runs of each experiment; verifies every record")
+    command(
+        "status", _status, "done, checkpointed, diverged and missing runs of each experiment; verifies every record"
+    )
 
     export = command("export", _export, "write finished runs into one bundle")
     export.add_argument("output", type=Path, help="the bundle, a .parquet file")
@@ -161,7 +164,7 @@ def _theory(arguments) -> int:
     if getattr(plan.scale.theory, arguments.curve) is None:
         raise UserError(f"config/{plan.name}.yaml: no theory.{arguments.curve}")
     path = arguments.output or results_folder() / plan.name / "theory" / f"{arguments.curve}.csv"
-    write_curve(arguments.curve, plan, path, arguments.arrays, plan.scale.data_dir)
+    write_curve(arguments.curve, plan, path, arguments.arrays, arguments.recorded)
     log.info("%s written", path)
     return EXIT_DONE
 
@@ -264,7 +267,9 @@ def _finished(plan: Plan, store: RunStore, experiments: list[str]) -> list:
     ids = dict.fromkeys(task.run_id for name in experiments for task in plan.tasks(name))
     records = [record for record in map(store.load, ids) if record is not None]
     if not records:
-        raise UserError(f"no finished runs of {', '.join(experiments)} at scale {plan.name} in {store.results / 'runs'}")
+        raise UserError(
+            f"no finished runs of {', '.join(experiments)} at scale {plan.name} in {store.results / 'runs'}"
+        )
     return records
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,29 +10,27 @@ from l2dyn import data
 from l2dyn.errors import UserError
 from l2dyn.runs.config import ModesConfig, ScaleConfig
 from l2dyn.runs.dag import shipped_curve
-from l2dyn.runs.files import explained_os_errors, write_atomically
+from l2dyn.runs.files import write_atomically
 from l2dyn.runs.plan import Plan
 from l2dyn.theory import mean_loss, mode_evolution, relu_ntk
 
 
-def write_curve(curve: str, plan: Plan, path: Path, arrays_path: Path | None = None, data_dir: str | None = None) -> None:
+def write_curve(curve: str, plan: Plan, path: Path, arrays_path: Path | None = None, recorded: bool = False) -> None:
     """Write one table of theory curves as CSV.
 
     "modes": f_a(t) of single modes (figures 5a, 5b). "kernel": the training loss of the infinitely wide net
-    (figure 5c); where nothing is trained it is the recorded one. Raises UserError when there is none of those.
+    (figure 5c), or with `recorded` the shipped table. Raises UserError when there is none.
     """
     config = plan.scale
     if curve == "modes":
         table = modes_table(config.theory.modes)
-    elif config.train:
-        table = kernel_table(config, arrays_path, data_dir)
+    elif not recorded:
+        table = kernel_table(config, arrays_path)
     else:
-        recorded = shipped_curve(plan.name, curve)
-        if not recorded.exists():
-            raise UserError(f"{recorded}: no recorded theory curve for scale {plan.name}; train=true computes it")
-        with explained_os_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(recorded, path)
+        shipped = shipped_curve(plan.name, curve)
+        if not shipped.exists():
+            raise UserError(f"{shipped}: no recorded theory curve for scale {plan.name}; train=true computes it")
+        write_atomically(path, shipped.read_bytes())
         return
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -55,7 +52,7 @@ def modes_table(config: ModesConfig) -> dict[str, np.ndarray]:
     }
 
 
-def kernel_table(config: ScaleConfig, arrays_path: Path | None, data_dir: str | None) -> dict[str, np.ndarray]:
+def kernel_table(config: ScaleConfig, arrays_path: Path | None = None) -> dict[str, np.ndarray]:
     """Columns k, t, loss: the training loss of the infinitely wide net on the experiment's samples.
 
     Averaged exactly over random initial functions, whose covariance is the NNGP kernel: the finite nets start at
@@ -64,7 +61,7 @@ def kernel_table(config: ScaleConfig, arrays_path: Path | None, data_dir: str | 
     section = config.theory.kernel
     experiment = config.experiments[section.experiment]
     spec = experiment.data.spec()
-    samples = data.samples(spec, data.load(spec.name, arrays_path, data_dir))
+    samples = data.samples(spec, data.load(spec.name, arrays_path, config.data_dir))
     x, y = data.inputs(spec, samples.train_images), data.parity(samples.train_labels)[:, 0]
     nngp, ntk = relu_ntk(x, x, experiment.model.hidden_layers, experiment.model.weight_std)
     lr, l2 = experiment.lr[0], experiment.l2[0]

@@ -12,8 +12,9 @@ rule theory:
         "../../environment.yml"
     params:
         options=dag.options,
+        recorded="" if dag.config.train else "--recorded",
         key=lambda wildcards: dag.theory_key(wildcards.curve),
     message:
         "theory curves: {wildcards.curve}"
     shell:
-        "python -m l2dyn theory {wildcards.curve} {params.options} --output {output:q} --log {log:q}"
+        "python -m l2dyn theory {wildcards.curve} {params.options} {params.recorded} --output {output:q} --log {log:q}"

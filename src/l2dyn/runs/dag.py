@@ -129,9 +129,10 @@ class Dag:
         hours = estimated_hours(missing, self.config.device, self.threads)
         return int(min(self.config.runtime_minutes, max(5, 2 * 60 * hours)))
 
-    def targets(self) -> list[str]:
-        """Every published figure."""
-        return [f"figures/{figure}.{kind}" for figure in self.figures for kind in ("pdf", "png")]
+    def targets(self, supplement: bool = True) -> list[str]:
+        """Every published figure, or those of the main text."""
+        chosen = [name for name in self.figures if supplement or not name.startswith("figS")]
+        return [f"figures/{figure}.{kind}" for figure in chosen for kind in ("pdf", "png")]
 
     def patterns(self) -> dict[str, str]:
         """Regular expressions of the wildcards."""

@@ -131,9 +131,7 @@ def write_manifest(folder: Path) -> int:
         for run_id, entry in read_entries(path).items():
             if run_id not in runs or entry.steps > runs[run_id].steps:
                 runs[run_id] = entry
-    listed = {
-        run_id: {k: v for k, v in vars(entry).items() if k != "run_id"} for run_id, entry in sorted(runs.items())
-    }
+    listed = {run_id: {k: v for k, v in vars(entry).items() if k != "run_id"} for run_id, entry in sorted(runs.items())}
     write_atomically(folder / MANIFEST, (json.dumps({"runs": listed}, indent=1) + "\n").encode())
     return len(runs)
 

@@ -34,7 +34,7 @@ class Header:
 class CheckpointTimer:
     """Says when the next checkpoint is due, so that they cost at most 1/SPACING of the time."""
 
-    def __init__(self, first_after_s: float = 20.0):
+    def __init__(self, first_after_s: float = 3.0):
         self._due = time.monotonic() + first_after_s
 
     def due(self) -> bool:

@@ -152,7 +152,7 @@ class Ensemble:
                 bias.addcmul_(bias, shrink).add_(part.sum(dim=1, keepdim=True))
 
     def _momentum_update(self, activations: list[Tensor], delta: Tensor) -> None:
-        """v ← μv + λθ + ∂L/∂θ, θ ← θ − ηv."""
+        """V ← μv + λθ + ∂L/∂θ, θ ← θ − ηv."""
         layers = len(self.net.weights)
         for layer, hidden, part, multiplier in self.net.backward(activations, delta):
             velocity, weight = self.velocities[layer], self.net.weights[layer]
@@ -231,7 +231,9 @@ class Ensemble:
         if loss == "cross_entropy":
             return pixels, torch.from_numpy(labels).to(self.device)
         if samples.spec.labels == "class":
-            return pixels, torch.nn.functional.one_hot(torch.from_numpy(labels), samples.outputs).to(pixels.device, self.dtype)
+            return pixels, torch.nn.functional.one_hot(torch.from_numpy(labels), samples.outputs).to(
+                pixels.device, self.dtype
+            )
         return pixels, torch.from_numpy(parity(labels)).to(self.device, self.dtype)
 
     def _inputs(self, pixels: Tensor) -> Tensor:
@@ -241,7 +243,9 @@ class Ensemble:
             return values * (math.sqrt(values.shape[-1]) / values.norm(dim=-1, keepdim=True))
         info = DATASETS[self._samples.name]
         repeats = values.shape[-1] // len(info.mean)
-        mean, std = (torch.tensor(v, dtype=self.dtype, device=self.device).repeat(repeats) for v in (info.mean, info.std))
+        mean, std = (
+            torch.tensor(v, dtype=self.dtype, device=self.device).repeat(repeats) for v in (info.mean, info.std)
+        )
         return (values / 255.0 - mean) / std
 
     def _put(self, held: list[Tensor], values: list[Tensor]) -> None:

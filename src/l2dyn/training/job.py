@@ -1,7 +1,6 @@
 """One training job: ask the store what is missing, resume what was begun, train the rest, store each run as it ends."""
 
 import logging
-import os
 import platform
 import signal
 import threading
@@ -88,7 +87,9 @@ def train(
     torch.set_num_threads(threads)
     missing = [t for t in tasks if not store.has(t.run_id, t.steps)]
     job = _Job(store, device, deadline, data_dir, keep_final_state)
-    log.info("%d runs, %d on the shelves, %d to train on %s", len(tasks), len(tasks) - len(missing), len(missing), device)
+    log.info(
+        "%d runs, %d on the shelves, %d to train on %s", len(tasks), len(tasks) - len(missing), len(missing), device
+    )
     with deadline.listening():
         for begun in job.ensembles(tasks, missing):
             if deadline.reached() or not job.train(begun):
@@ -97,7 +98,7 @@ def train(
 
 
 def chosen_device(wanted: str) -> str:
-    """"cpu" or "cuda". Raises UserError where a GPU is asked for and there is none."""
+    """Either "cpu" or "cuda". Raises UserError where a GPU is asked for and there is none."""
     if wanted == "cuda" and not torch.cuda.is_available():
         raise UserError("device=cuda: no GPU is visible here; choose device: cpu or auto, or a machine that has one")
     if wanted == "auto":
@@ -163,7 +164,11 @@ class _Job:
         for finished in begun.ensemble.train(pause):
             self._store(finished)
         if begun.ensemble.tasks:
-            log.info("stopped at step %d with %d runs left, checkpoint written", begun.ensemble.step, len(begun.ensemble.tasks))
+            log.info(
+                "stopped at step %d with %d runs left, checkpoint written",
+                begun.ensemble.step,
+                len(begun.ensemble.tasks),
+            )
             return False
         begun.path.unlink(missing_ok=True)
         return True

@@ -1,5 +1,7 @@
 """The order in which minibatches see the samples: a pure function of (seed, step), so that resuming replays it."""
 
+import hashlib
+
 import torch
 from torch import Tensor
 
@@ -37,5 +39,7 @@ class DataOrder:
 
 def epoch_permutation(seed: int, epoch: int, samples: int) -> Tensor:
     """The permutation of one epoch, int64 [samples]."""
-    generator = torch.Generator().manual_seed((seed << 32) + epoch + 1)
+    # hashed, because the CPU generator takes no more than the low 32 bits of a seed
+    mixed = int.from_bytes(hashlib.sha256(f"order {seed} {epoch}".encode()).digest()[:4], "little")
+    generator = torch.Generator().manual_seed(mixed)
     return torch.randperm(samples, generator=generator)

@@ -1,0 +1,148 @@
+"""Shared makings of the tests: small specs, fabricated records, a tiny scale in a folder of its own."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from l2dyn.runs.plan import Plan
+from l2dyn.runs.records import COLUMNS, Record
+from l2dyn.runs.spec import NUMERICS_VERSION, DataSpec, FullyConnectedSpec, RunSpec
+from l2dyn.runs.store import RunStore
+
+TINY = {
+    "about": "for tests",
+    "device": "cpu",
+    "experiments": {
+        "first": {
+            "shows": "a grid",
+            "model": {"kind": "fc", "hidden_layers": 1, "width": 4},
+            "data": {"name": "digits", "train": 64, "test": 100},
+            "lr": [0.1, 0.5],
+            "l2": [0, 0.01, 0.02],
+            "horizon": {"t_lr_l2": 2.0, "t_lr": 100},
+            "slices": 3,
+        },
+        "budget": {
+            "shows": "a fixed budget",
+            "model": {"kind": "fc", "hidden_layers": 1, "width": 4},
+            "data": {"name": "digits", "train": 64, "test": 100},
+            "lr": [0.1],
+            "l2": [0.01, 0.02, 0.04],
+            "seeds": [0, 1],
+            "horizon": {"epochs": 50},
+            "slices": 2,
+        },
+    },
+    "theory": {"modes": {"l2": 0.01, "eigenvalues": [1.0, 0.1], "t_l2": 10}, "kernel": {"experiment": "first"}},
+    "figures": {"fig2": {"experiments": ["first", "budget"]}, "fig5": {"theory": ["modes", "kernel"]}},
+}
+
+
+@pytest.fixture
+def tiny():
+    """A valid scale as nested dictionaries, to be edited."""
+    return copy.deepcopy(TINY)
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """A folder to work in that looks like a checkout: config/tiny.yaml, an empty shipped shelf, results elsewhere."""
+    (tmp_path / "config").mkdir()
+    (tmp_path / "paper_results" / "runs").mkdir(parents=True)
+    (tmp_path / "config" / "tiny.yaml").write_text(yaml.safe_dump(TINY, sort_keys=False))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("L2DYN_RESULTS", str(tmp_path / "results"))
+    for name in ("L2DYN_DATA", "L2DYN_DEVICE"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def write_scale(workplace):
+    """write_scale(values or text, name="tiny") puts a scale's file into the workplace."""
+
+    def write(values, name="tiny"):
+        text = values if isinstance(values, str) else yaml.safe_dump(values, sort_keys=False)
+        path = workplace / "config" / f"{name}.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def make_spec():
+    """A small RunSpec; keywords override its fields, `model` and `data` take dictionaries of changed fields."""
+
+    def make(model=None, data=None, **fields) -> RunSpec:
+        return RunSpec(
+            model=FullyConnectedSpec(**{"hidden_layers": 1, "width": 4} | (model or {})),
+            data=DataSpec(**{"name": "digits", "checksum": "c" * 64, "train": 64, "test": 100} | (data or {})),
+            **{"lr": 0.1, "l2": 0.01} | fields,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_record(make_spec):
+    """A record with arbitrary numbers, evaluated at every step, or at those given."""
+
+    def make(spec=None, steps=11, at=None, status="finished", numerics_version=NUMERICS_VERSION, seed=0, **columns):
+        spec = spec or make_spec()
+        at = np.arange(steps + 1) if at is None else np.asarray(at)
+        generator = np.random.default_rng(seed)
+        table = {name: generator.random(len(at)) for name in COLUMNS}
+        table |= {"step": at.astype(np.int64), "epoch": at / spec.steps_per_epoch}
+        table |= {name: np.asarray(values) for name, values in columns.items()}
+        provenance = {"revision": "abc", "device": "cpu (x86_64)", "wall_s": 1.25}
+        return Record(spec, status, steps, numerics_version, table, provenance)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def same_record():
+    """Whether two records are equal to the last bit."""
+
+    def same(a: Record, b: Record) -> bool:
+        plain = ("spec", "status", "steps", "numerics_version", "provenance")
+        return (
+            all(getattr(a, name) == getattr(b, name) for name in plain)
+            and list(a.columns) == list(b.columns)
+            and all(a.columns[n].dtype == b.columns[n].dtype for n in a.columns)
+            and all(a.columns[n].tobytes() == b.columns[n].tobytes() for n in a.columns)
+        )
+
+    return same
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A store with two empty shelves."""
+    (tmp_path / "paper_results" / "runs").mkdir(parents=True, exist_ok=True)
+    return RunStore(tmp_path / "results", tmp_path / "paper_results")
+
+
+@pytest.fixture(scope="session")
+def plan_of():
+    """The plan of a scale given as nested dictionaries."""
+    from l2dyn.runs.config import ScaleConfig
+
+    return lambda values: Plan("tiny", ScaleConfig.model_validate(values))
+
+
+@pytest.fixture(scope="session")
+def write_marker():
+    """write_marker(results, name, run_ids) puts a slice's marker below the results folder, as `l2dyn train` does."""
+
+    def write(results, name, run_ids):
+        path = results / "tiny" / "first" / "slices" / f"{name}.done"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"runs": list(run_ids), "steps": [1] * len(run_ids)}) + "\n")
+        return path
+
+    return write

@@ -1,0 +1,184 @@
+"""Data sets: one canonical order, verified at every turn, and one clear line for every fault."""
+
+import gzip
+import hashlib
+import shutil
+import struct
+
+import numpy as np
+import pytest
+
+from l2dyn import data
+from l2dyn.errors import UserError
+from l2dyn.runs.datasets import DATASETS
+from l2dyn.runs.spec import DataSpec
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    path = tmp_path_factory.mktemp("digits") / "digits.npz"
+    return path, data.load("digits", path)
+
+
+def spec(**fields):
+    return DataSpec(**({"name": "digits", "checksum": DATASETS["digits"].checksum, "train": 30, "test": 20} | fields))
+
+
+def test_embedded_digits(digits):
+    _, arrays = digits
+    info = DATASETS["digits"]
+    assert arrays["train_images"].shape == (info.train, *info.shape)
+    assert arrays["test_images"].shape == (info.test, *info.shape)
+    assert arrays["train_images"].dtype == np.uint8
+    labels = np.concatenate([arrays["train_labels"], arrays["test_labels"]])
+    assert np.bincount(labels).tolist() == [500] * 10
+    assert data.checksum(arrays) == info.checksum
+
+
+def test_canonical_order_does_not_depend_on_the_source_order(digits):
+    _, arrays = digits
+    images, labels = arrays["train_images"], arrays["train_labels"]
+    shuffled = np.random.default_rng(0).permutation(len(images))
+    again_images, again_labels = data._canonical_order(images[shuffled], labels[shuffled])
+    np.testing.assert_array_equal(again_images, images)
+    np.testing.assert_array_equal(again_labels, labels)
+    keys = [
+        hashlib.sha256(i.tobytes() + bytes([label, 0])).hexdigest() for i, label in zip(images, labels, strict=True)
+    ]
+    assert keys == sorted(keys)
+
+
+@pytest.mark.parametrize("damage", ["bit", "cut", "empty", "text"])
+def test_a_damaged_prepared_file_is_set_aside_and_prepared_again(digits, tmp_path, caplog, damage):
+    path = tmp_path / "digits.npz"
+    content = bytearray(digits[0].read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes({"bit": content, "cut": content[:1000], "empty": b"", "text": b"not a zip"}[damage])
+    with caplog.at_level("WARNING"):
+        arrays = data.load("digits", path)
+    assert data.checksum(arrays) == DATASETS["digits"].checksum
+    assert (tmp_path / "digits.npz.corrupt").exists()
+    assert any("damaged data file" in message and str(path) in message for message in caplog.messages)
+
+
+def test_samples_are_the_first_in_canonical_order(digits):
+    _, arrays = digits
+    chosen = data.samples(spec(), arrays)
+    np.testing.assert_array_equal(chosen.train_images, arrays["train_images"][:30])
+    np.testing.assert_array_equal(chosen.test_labels, arrays["test_labels"][:20])
+    assert (chosen.outputs, chosen.chance) == (10, 0.1)
+    parity = data.samples(spec(labels="parity"), arrays)
+    assert (parity.outputs, parity.chance) == (1, 0.5)
+
+
+def test_inputs(digits):
+    images = digits[1]["train_images"][:7]
+    plain = images.reshape(7, -1) / 255.0
+    np.testing.assert_allclose(data.inputs(spec(), images), (plain - 0.1307) / 0.3081, rtol=1e-12)
+    unit = data.inputs(spec(scaling="unit"), images)
+    np.testing.assert_allclose((unit**2).sum(axis=1), 784)
+    np.testing.assert_allclose(
+        unit / plain.clip(1e-300), (unit / plain.clip(1e-300)).max(axis=1, keepdims=True) * (plain > 0)
+    )
+    np.testing.assert_array_equal(data.parity(np.array([0, 1, 2, 7])), [[1], [-1], [1], [-1]])
+
+
+def idx(array: np.ndarray) -> bytes:
+    return struct.pack(">BBBB", 0, 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+@pytest.fixture
+def small_mnist(tmp_path, monkeypatch):
+    """A folder in torchvision's layout with a few made-up digits, and DATASETS told about them."""
+    raw = tmp_path / "source" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    generator = np.random.default_rng(1)
+    arrays = {}
+    for stem, split, count in (("train", "train", 12), ("t10k", "test", 5)):
+        images = generator.integers(0, 256, size=(count, 28, 28)).astype(np.uint8)
+        labels = generator.integers(0, 10, size=count).astype(np.uint8)
+        (raw / f"{stem}-images-idx3-ubyte").write_bytes(idx(images))
+        (raw / f"{stem}-labels-idx1-ubyte").write_bytes(idx(labels))
+        ordered = data._canonical_order(images[..., None], labels)
+        arrays |= {f"{split}_images": ordered[0], f"{split}_labels": ordered[1]}
+    info = DATASETS["mnist"]
+    known = type(info)(**{**vars(info), "checksum": data.checksum(arrays), "train": 12, "test": 5})
+    monkeypatch.setitem(DATASETS, "mnist", known)
+    return tmp_path / "source", arrays
+
+
+def test_mnist_from_a_folder(small_mnist, tmp_path):
+    folder, expected = small_mnist
+    arrays = data.load("mnist", tmp_path / "mnist.npz", str(folder))
+    for key in data.ARRAYS:
+        np.testing.assert_array_equal(arrays[key], expected[key])
+
+
+def test_a_folder_without_mnist(tmp_path):
+    with pytest.raises(UserError, match="MNIST/raw") as caught:
+        data.prepare("mnist", tmp_path / "x.npz", str(tmp_path / "nowhere"))
+    assert str(tmp_path / "nowhere") in str(caught.value)
+
+
+def test_a_missing_file_of_mnist(small_mnist, tmp_path):
+    folder, _ = small_mnist
+    (folder / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").unlink()
+    with pytest.raises(UserError, match="missing or damaged"):
+        data.prepare("mnist", tmp_path / "x.npz", str(folder))
+
+
+def test_a_damaged_file_of_mnist(small_mnist, tmp_path):
+    folder, _ = small_mnist
+    path = folder / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    content = bytearray(path.read_bytes())
+    content[500] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="checksum") as caught:
+        data.prepare("mnist", tmp_path / "x.npz", str(folder))
+    assert str(folder) in str(caught.value)
+    path.write_bytes(content[:900])
+    with pytest.raises(UserError, match="missing or damaged"):
+        data.prepare("mnist", tmp_path / "x.npz", str(folder))
+    assert not (tmp_path / "x.npz").exists()
+
+
+def test_no_network_for_a_download(tmp_path, monkeypatch):
+    from torchvision.datasets import MNIST
+
+    monkeypatch.setenv("L2DYN_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])
+    with pytest.raises(UserError, match="could not be downloaded") as caught:
+        data.prepare("mnist", tmp_path / "x.npz")
+    assert "L2DYN_DATA" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_download_is_verified_and_read(small_mnist, tmp_path, monkeypatch):
+    """From a real HTTP server on this machine that stands in for torchvision's mirror."""
+    import functools
+    import http.server
+    import threading
+
+    from torchvision.datasets import MNIST
+
+    folder, expected = small_mnist
+    served = tmp_path / "served"
+    served.mkdir()
+    resources = []
+    for path in sorted((folder / "MNIST" / "raw").iterdir()):
+        with open(path, "rb") as source, gzip.open(served / f"{path.name}.gz", "wb") as packed:
+            shutil.copyfileobj(source, packed)
+        resources.append((f"{path.name}.gz", hashlib.md5((served / f"{path.name}.gz").read_bytes()).hexdigest()))
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(served))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        monkeypatch.setenv("L2DYN_RESULTS", str(tmp_path / "results"))
+        monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+        monkeypatch.setattr(MNIST, "resources", resources)
+        arrays = data.load("mnist", tmp_path / "mnist.npz")
+    finally:
+        server.shutdown()
+        server.server_close()
+    for key in data.ARRAYS:
+        np.testing.assert_array_equal(arrays[key], expected[key])

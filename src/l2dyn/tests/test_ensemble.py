@@ -1,0 +1,259 @@
+"""The batched ensemble against plain PyTorch: nn.Sequential and torch.optim.SGD, one net at a time."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from l2dyn import data
+from l2dyn.data import Samples
+from l2dyn.nets.fully_connected import draw_parameters
+from l2dyn.runs.horizons import EvaluationGrid
+from l2dyn.runs.plan import Task
+from l2dyn.runs.spec import DataSpec, FullyConnectedSpec, RunSpec
+from l2dyn.training.ensemble import Ensemble
+from l2dyn.training.order import epoch_permutation
+
+GOLDEN = Path(__file__).parent / "golden_ensemble.json"
+
+
+def make_samples(train=48, test=40, labels="class", scaling="standardize", seed=0) -> Samples:
+    """Small random digits that a net can learn: class-dependent patterns with noise."""
+    generator = np.random.default_rng(seed)
+    patterns = generator.integers(0, 256, size=(10, 28, 28, 1))
+    classes = generator.integers(0, 10, size=train + test)
+    noise = generator.integers(0, 256, size=(train + test, 28, 28, 1))
+    images = ((2 * patterns[classes] + noise) // 3).astype(np.uint8)
+    spec = DataSpec(name="digits", checksum="made up", train=train, test=test, labels=labels, scaling=scaling)
+    return Samples(spec, images[:train], classes[:train], images[train:], classes[train:])
+
+
+def make_task(samples, steps=200, lr=0.1, l2=0.01, **fields) -> Task:
+    model = fields.pop("model", FullyConnectedSpec(hidden_layers=2, width=12))
+    spec = RunSpec(model=model, data=samples.spec, lr=lr, l2=l2, precision="float64", **fields)
+    return Task(spec, steps, (steps,), EvaluationGrid())
+
+
+def trained(tasks, samples):
+    return {f.task.run_id: f for f in Ensemble(tasks, samples).train()}
+
+
+def oracle(task: Task, samples: Samples) -> dict[str, list[float]]:
+    """The same run the way a user would write it."""
+    spec = task.spec
+    outputs = samples.outputs
+    widths = [784, *[spec.model.width] * spec.model.hidden_layers, outputs]
+    layers = []
+    for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+        layers += [torch.nn.Linear(fan_in, fan_out, bias=spec.model.bias, dtype=torch.float64), torch.nn.ReLU()]
+    net = torch.nn.Sequential(*layers[:-1])
+    linear = [m for m in net if isinstance(m, torch.nn.Linear)]
+    for module, weight in zip(linear, draw_parameters(spec.model, 784, outputs, spec.init_seed), strict=True):
+        module.weight.data = weight.T.to(torch.float64).clone()
+        if spec.model.bias:
+            module.bias.data.zero_()
+    optimizer = torch.optim.SGD(net.parameters(), lr=spec.lr, momentum=spec.momentum, weight_decay=spec.l2)
+
+    def tensors(images, labels):
+        x = torch.from_numpy(data.inputs(spec.data, images))
+        return x, torch.from_numpy(data.parity(labels) if spec.data.labels == "parity" else labels)
+
+    x, y = tensors(samples.train_images, samples.train_labels)
+    x_test, y_test = tensors(samples.test_images, samples.test_labels)
+
+    def loss_of(outputs, targets):
+        if spec.loss == "mse" and targets.dim() == 1:
+            targets = torch.nn.functional.one_hot(targets, 10).to(torch.float64)
+        if spec.loss == "mse":
+            return 0.5 * (outputs - targets).square().sum(dim=1).mean()
+        return torch.nn.functional.cross_entropy(outputs, targets)
+
+    def correct(outputs, targets):
+        if spec.data.labels == "parity":
+            return (torch.sign(outputs) == targets).double().mean()
+        return (outputs.argmax(dim=1) == targets).double().mean()
+
+    columns = {key: [] for key in ("step", "train_loss", "train_error", "test_loss", "test_accuracy", "param_norm")}
+    wanted = set(task.evaluations())
+    for step in range(task.steps + 1):
+        if step in wanted:
+            with torch.no_grad():
+                columns["step"].append(step)
+                columns["train_loss"].append(loss_of(net(x), y).item())
+                columns["train_error"].append(1 - correct(net(x), y).item())
+                columns["test_loss"].append(loss_of(net(x_test), y_test).item())
+                columns["test_accuracy"].append(correct(net(x_test), y_test).item())
+                columns["param_norm"].append(math.sqrt(sum(p.square().sum().item() for p in net.parameters())))
+        batch = slice(None)
+        if spec.batch:
+            epoch, position = divmod(step, spec.steps_per_epoch)
+            order = epoch_permutation(spec.order_seed, epoch, len(x))
+            batch = order[position * spec.batch : (position + 1) * spec.batch]
+        optimizer.zero_grad()
+        loss_of(net(x[batch]), y[batch]).backward()
+        optimizer.step()
+    return columns
+
+
+CASES = {
+    "full batch": {},
+    "no penalty": {"l2": 0.0},
+    "deep": {"model": FullyConnectedSpec(hidden_layers=4, width=9)},
+    "no hidden width to spare": {"model": FullyConnectedSpec(hidden_layers=1, width=1)},
+    "no bias": {"model": FullyConnectedSpec(hidden_layers=2, width=12, bias=False)},
+    "momentum": {"momentum": 0.9, "lr": 0.02},
+    "minibatch": {"batch": 16, "order_seed": 3},
+    "minibatch that leaves a rest": {"batch": 20, "order_seed": 4, "momentum": 0.5},
+    "mse on classes": {"loss": "mse", "lr": 0.05},
+}
+
+
+@pytest.mark.parametrize("case", CASES, ids=list(CASES))
+def test_equals_plain_pytorch_in_any_company(case):
+    """200 steps in float64 agree to 1e-9, alone and beside members with other η, λ, seeds and horizons."""
+    samples = make_samples()
+    task = make_task(samples, **CASES[case])
+    shared = {k: v for k, v in CASES[case].items() if k in ("model", "batch", "loss")}
+    momentum = 0.7 if task.spec.momentum else 0.0
+    company = [
+        make_task(samples, steps=17, lr=0.05, l2=0.3, init_seed=1, momentum=momentum, **shared),
+        task,
+        make_task(samples, steps=260, lr=0.01, l2=0.0, init_seed=2, momentum=momentum, **shared),
+        make_task(samples, steps=90, lr=1e6, l2=0.5, init_seed=5, momentum=momentum, **shared),  # diverges
+    ]
+    expected = oracle(task, samples)
+    for tasks in ([task], company):
+        columns = trained(tasks, samples)[task.run_id].columns
+        assert columns["step"].tolist() == expected["step"]
+        for name, values in expected.items():
+            np.testing.assert_allclose(columns[name], values, rtol=1e-9, atol=1e-9, err_msg=f"{name} of {len(tasks)}")
+
+
+def test_parity_labels_equal_plain_pytorch():
+    samples = make_samples(labels="parity", scaling="unit")
+    model = FullyConnectedSpec(hidden_layers=1, width=30, bias=False)
+    task = make_task(samples, loss="mse", model=model, lr=0.02)
+    columns, expected = trained([task], samples)[task.run_id].columns, oracle(task, samples)
+    for name, values in expected.items():
+        np.testing.assert_allclose(columns[name], values, rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+def test_ntk_parameterization_is_the_standard_net_at_rescaled_rates():
+    """W = m·V: gradient descent on V at η with λ is gradient descent on W at m²η with λ/m²; here all m are equal."""
+    samples = make_samples(labels="parity", scaling="unit")
+    width = 784  # so that every layer has the same fan-in
+    ntk = FullyConnectedSpec(hidden_layers=1, width=width, bias=False, parameterization="ntk", weight_std=1.5)
+    standard = FullyConnectedSpec(hidden_layers=1, width=width, bias=False, weight_std=1.5)
+    m2 = 1.5**2 / width
+    one = make_task(samples, steps=30, loss="mse", model=ntk, lr=5.0, l2=0.001)
+    other = make_task(samples, steps=30, loss="mse", model=standard, lr=5.0 * m2, l2=0.001 / m2)
+    a, b = (trained([task], samples)[task.run_id].columns for task in (one, other))
+    np.testing.assert_allclose(a["train_loss"], b["train_loss"], rtol=1e-6)  # the draws are rounded to float32
+    np.testing.assert_allclose(a["param_norm"] * math.sqrt(m2), b["param_norm"], rtol=1e-6)
+
+
+def test_scaling_on_the_device_is_that_of_data_inputs():
+    for scaling in ("standardize", "unit"):
+        samples = make_samples(scaling=scaling)
+        ensemble = Ensemble([make_task(samples)], samples)
+        pixels = torch.from_numpy(samples.train_images.reshape(len(samples.train_images), -1))
+        expected = data.inputs(samples.spec, samples.train_images)
+        np.testing.assert_allclose(ensemble._inputs(pixels).numpy(), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_divergence_is_recorded_and_stops_nobody():
+    samples = make_samples()
+    wild, tame = make_task(samples, lr=1e6), make_task(samples)
+    outcome = trained([wild, tame], samples)
+    assert outcome[wild.run_id].status == "diverged"
+    assert outcome[tame.run_id].status == "finished"
+    assert outcome[tame.run_id].steps == 200
+    columns = outcome[wild.run_id].columns
+    assert np.isfinite(np.stack([columns["train_loss"], columns["param_norm"]])).all()
+    assert outcome[wild.run_id].steps > columns["step"][-1]
+
+
+def test_budgets_are_measured_and_a_longer_run_serves_them_as_its_prefix():
+    samples = make_samples()
+    short = make_task(samples, steps=37)
+    long = Task(short.spec, 200, (37, 200), EvaluationGrid())
+    a, b = (trained([task], samples)[task.run_id].columns for task in (short, long))
+    count = int(np.searchsorted(b["step"], 37, side="right"))
+    for name in a:
+        assert a[name].tolist() == b[name][:count].tolist(), name
+
+
+def test_a_resumed_ensemble_is_bitwise_the_uninterrupted_one():
+    samples = make_samples()
+    tasks = [make_task(samples, steps=s, init_seed=i, batch=16, momentum=0.9) for i, s in enumerate((60, 150, 200))]
+    whole = trained(tasks, samples)
+    first = Ensemble(tasks, samples)
+    done = {f.task.run_id: f for f in first.train(lambda ensemble: ensemble.step >= 101)}
+    assert 0 < len(first.tasks) < 3
+    second = Ensemble(first.tasks, samples)
+    second.load_state_dict(first.state_dict())
+    done |= {f.task.run_id: f for f in second.train()}
+    assert done.keys() == whole.keys()
+    for run_id, finished in whole.items():
+        for name, values in finished.columns.items():
+            assert values.tolist() == done[run_id].columns[name].tolist(), name
+
+
+def test_lengthening_from_a_final_state_equals_training_at_once():
+    samples = make_samples()
+    short = make_task(samples, steps=80, momentum=0.9)
+    long = Task(short.spec, 200, (80, 200), EvaluationGrid())
+    finished = trained([short], samples)[short.run_id]
+    ensemble = Ensemble([long], samples)
+    ensemble.load_members(80, [finished.state], [finished.columns])
+    (lengthened,) = ensemble.train()
+    expected = trained([long], samples)[long.run_id]
+    for name, values in expected.columns.items():
+        np.testing.assert_array_equal(lengthened.columns[name], values, err_msg=name)
+
+
+def test_an_epoch_sees_every_sample_once():
+    one, other = epoch_permutation(3, 0, 100), epoch_permutation(3, 1, 100)
+    assert sorted(one.tolist()) == list(range(100))
+    assert one.tolist() != other.tolist()
+    assert epoch_permutation(4, 0, 100).tolist() != one.tolist()
+
+
+def golden_columns() -> dict[str, list[float]]:
+    samples = make_samples()
+    tasks = [
+        make_task(samples, steps=120, l2=0.02, momentum=0.0),
+        make_task(samples, steps=60, lr=0.3, l2=0.001, init_seed=1),
+    ]
+    minibatch = make_task(samples, steps=40, batch=16, momentum=0.9, order_seed=2)
+    out = {}
+    for group in (tasks, [minibatch]):
+        for finished in trained(group, samples).values():
+            key = finished.task.run_id
+            out[key] = {n: finished.columns[n].tolist() for n in ("train_loss", "test_loss", "param_norm")}
+    return out
+
+
+def test_golden():
+    """A change of training arithmetic must bump NUMERICS_VERSION; then write the file anew with `python -m` this module."""
+    expected = json.loads(GOLDEN.read_text())
+    found = golden_columns()
+    assert found.keys() == expected["runs"].keys(), "run ids changed: a default or a field's form was changed"
+    for run_id, columns in expected["runs"].items():
+        for name, values in columns.items():
+            np.testing.assert_allclose(found[run_id][name], values, rtol=1e-9, err_msg=f"{run_id} {name}")
+
+
+def test_golden_belongs_to_this_numerics_version():
+    from l2dyn.runs.spec import NUMERICS_VERSION
+
+    assert json.loads(GOLDEN.read_text())["numerics_version"] == NUMERICS_VERSION
+
+
+if __name__ == "__main__":
+    from l2dyn.runs.spec import NUMERICS_VERSION
+
+    GOLDEN.write_text(json.dumps({"numerics_version": NUMERICS_VERSION, "runs": golden_columns()}, indent=1) + "\n")
