@@ -542,7 +542,8 @@ def main(argv: list[str]) -> int:
     try:
         with explained_os_errors(options.output):  # now, not after the measurement
             options.output.parent.mkdir(parents=True, exist_ok=True)
-            options.output.touch()
+        if not os.access(options.output.parent, os.W_OK):
+            raise UserError(f"--output {options.output}: its folder cannot be written")
         with tempfile.TemporaryDirectory(prefix="l2dyn-fc-sweep-") as folder:
             _measure(options, argv, Path(folder))
     except UserError as error:

@@ -70,7 +70,8 @@ def geometric_mean(values):
 # %% [markdown]
 # ## a: time to the peak
 #
-# The fit is a regression of log t* on log λ and log η over the uncensored runs, its interval a bootstrap over runs.
+# The fit is a regression of log t* on log λ and log η over the uncensored runs, its 90 % interval a bootstrap over
+# runs. In the CSV its x is the number of decades that the fitted runs span; the exponents at each η stand there too.
 
 # %%
 with_l2 = grid[grid["l2"] > 0]
@@ -94,6 +95,11 @@ if law is not None:
     job.plot("a", "fit", l2, line, " ".join(fitted["run_id"]))
     for name, slope, low, high in zip(("l2", "lr"), law.slopes, law.low, law.high, strict=True):
         job.plot("a", f"exponent of {name}", [law.decades[0]], [slope], " ".join(fitted["run_id"]), low=low, high=high)
+for lr, runs in fitted.groupby("lr"):
+    one = fit_power_law(runs["t_star"], runs["l2"])
+    if one is not None:
+        ids = " ".join(runs["run_id"])
+        job.plot("a", f"exponent of l2 at lr={lr:g}", one.decades, one.slopes, ids, low=one.low, high=one.high)
 ax_time.set(xscale="log", yscale="log", xlabel=r"L2 coefficient $\lambda$", ylabel="epochs to peak $t^*$")
 style.make_room(ax_time, below=0.28)
 

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from conftest import needs
+from checkout import needs
 
 ONE_LINE = {
     "unknown key": (lambda v: v["experiments"]["fig2ab"].update(learning_rate=[0.1]), "learning_rate"),
@@ -49,7 +49,7 @@ def test_a_bad_setting_is_one_line(fresh, setting, named):
     assert named in line
 
 
-@pytest.mark.parametrize("folder", ["/sys/l2dyn", "README.md/results"])
+@pytest.mark.parametrize("folder", ["/sys/l2dyn", "Snakefile/results"])
 def test_an_unwritable_results_folder_is_one_line(fresh, folder):
     done = fresh.snakemake("all", rc=1, L2DYN_RESULTS=folder)
     (line,) = [line for line in done.stderr.splitlines() if "profile" not in line]
@@ -113,13 +113,13 @@ def test_bad_arguments(fresh):
 
 def long_run(values):
     values["experiments"]["fig2ab"].update(
-        lr=[0.05], l2=[0.01, 0.02], horizon={"epochs": 200000}, model={"kind": "fc", "hidden_layers": 2, "width": 32}
+        lr=[0.05], l2=[0.01, 0.02], horizon={"epochs": 100000}, model={"kind": "fc", "hidden_layers": 2, "width": 32}
     )
 
 
 def shorten(values):
     long_run(values)
-    values["experiments"]["fig2ab"]["horizon"] = {"epochs": 20000}
+    values["experiments"]["fig2ab"]["horizon"] = {"epochs": 6000}
 
 
 def test_a_time_limit_stops_with_a_checkpoint_and_a_later_call_goes_on(fresh):

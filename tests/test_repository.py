@@ -8,7 +8,7 @@ import tomllib
 
 import pytest
 import yaml
-from conftest import ROOT
+from checkout import ROOT
 
 FLOORS = {  # the longest prefix counts
     "l2dyn": 0,
@@ -37,11 +37,14 @@ def floor_of(module: str) -> int:
     raise AssertionError(f"{module} stands on no floor: add it to FLOORS")
 
 
-def modules():
+def modules() -> list:
+    """Every module of the package with its path."""
+    found = []
     for path in sorted((ROOT / "src" / "l2dyn").rglob("*.py")):
         if "tests" not in path.parts:
             name = ".".join(path.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__")
-            yield name, path
+            found.append(pytest.param(name, path, id=name))
+    return found
 
 
 def imports_of(path):
@@ -59,7 +62,7 @@ def is_module(name: str) -> bool:
     return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
 
 
-@pytest.mark.parametrize(("name", "path"), modules(), ids=[name for name, _ in modules()])
+@pytest.mark.parametrize(("name", "path"), modules())
 def test_a_file_imports_from_its_own_floor_or_below(name, path):
     for imported in imports_of(path):
         if imported and imported.split(".")[0] == "l2dyn":
@@ -144,7 +147,8 @@ def test_the_lock_satisfies_pyproject_and_pins_no_cuda():
     locked = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     locked = {name.lower().replace("_", "-"): version for name, version in locked.items()}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for line in [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]:
+    extras = (line for lines in project["optional-dependencies"].values() for line in lines)
+    for line in (*project["dependencies"], *extras):
         requirement = Requirement(line)
         assert requirement.specifier.contains(locked[requirement.name.lower()]), line
     assert not [name for name in locked if name.startswith(("nvidia", "cuda", "triton"))]

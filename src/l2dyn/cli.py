@@ -108,7 +108,7 @@ def _train(arguments) -> int:
 
     plan = _planned(arguments)
     scale = plan.scale
-    threads = arguments.threads or scale.threads
+    threads = scale.threads if arguments.threads is None else arguments.threads
     if threads < 1:
         raise UserError(f"--threads {threads}: at least 1")
     part = plan.slice(arguments.experiment, *arguments.slice, owned_only=arguments.owned)

@@ -6,6 +6,7 @@ import numpy as np
 
 TOLERANCE = 0.005  # 0.5 percentage points, figure 2's caption
 ABOVE_CHANCE = 0.10  # a run that never beats chance by this has no t*
+ROUNDING = 1e-12  # lets 0.895 count as within 0.005 of 0.9 in binary arithmetic
 
 
 def time_to_peak(t, accuracy, tolerance: float = TOLERANCE) -> float:
@@ -22,7 +23,7 @@ def time_to_peak(t, accuracy, tolerance: float = TOLERANCE) -> float:
         raise ValueError(f"t and accuracy must be equally long and not empty, got {t.shape} and {accuracy.shape}")
     if not (np.isfinite(t).all() and np.isfinite(accuracy).all()):
         raise ValueError("t and accuracy must be finite")
-    if tolerance < 0:
+    if not tolerance >= 0:
         raise ValueError(f"tolerance must not be negative, got {tolerance}")
     return float(t[_first_within(accuracy, tolerance)])
 
@@ -55,7 +56,7 @@ def peak(t, accuracy, horizon: float, chance: float = 0.1, tolerance: float = TO
         return None
     first = _first_within(accuracy, tolerance)
     rising_late = t_star > horizon / 2
-    come_down = accuracy[-1] < best - tolerance
+    come_down = accuracy[-1] < best - tolerance - ROUNDING
     return Peak(
         max_accuracy=best,
         t_argmax=float(t[accuracy.argmax()]),
@@ -81,25 +82,30 @@ class PowerLaw:
 def fit_power_law(y, *xs, confidence: float = 0.90, resamples: int = 2000, seed: int = 0) -> PowerLaw | None:
     """Least squares of log y on log x₁, log x₂, …, with a percentile bootstrap over the points (claims C1, C2).
 
-    y and each x: positive values [n]. None with fewer than two points more than slopes, or where an x does not vary.
-    Raises ValueError for values that are not positive or of another length.
+    y and each x: positive values [n]. None with fewer than two points more than slopes, or where the slopes cannot be
+    told apart (an x that does not vary, say). Raises ValueError for values that are not positive and finite, or of
+    another length.
     """
     y, columns = np.asarray(y, dtype=float), [np.asarray(x, dtype=float) for x in xs]
     if any(x.shape != y.shape or x.ndim != 1 for x in columns):
         raise ValueError("y and every x must be one-dimensional and equally long")
-    if not all((values > 0).all() for values in (y, *columns)):
-        raise ValueError("a power law is fitted to positive values")
-    if len(y) < len(columns) + 2 or any(np.ptp(x) == 0 for x in columns):
+    if not all((np.isfinite(values) & (values > 0)).all() for values in (y, *columns)):
+        raise ValueError("a power law is fitted to positive, finite values")
+    if len(y) < len(columns) + 2:
         return None
     design = np.column_stack([np.ones(len(y)), *(np.log(x) for x in columns)])
     logs = np.log(y)
+    if not _has_full_rank(design):
+        return None
     coefficients = np.linalg.lstsq(design, logs, rcond=None)[0]
     generator = np.random.default_rng(seed)
     draws = []
-    while len(draws) < resamples:
+    for _ in range(20 * resamples):  # a resample in which some x does not vary says nothing of its slope
         chosen = generator.integers(len(y), size=len(y))
-        if np.linalg.matrix_rank(design[chosen]) == design.shape[1]:
+        if _has_full_rank(design[chosen]):
             draws.append(np.linalg.lstsq(design[chosen], logs[chosen], rcond=None)[0][1:])
+            if len(draws) == resamples:
+                break
     tail = (1 - confidence) / 2
     low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
     return PowerLaw(
@@ -113,6 +119,9 @@ def fit_power_law(y, *xs, confidence: float = 0.90, resamples: int = 2000, seed:
     )
 
 
+def _has_full_rank(design: np.ndarray) -> bool:
+    return bool(np.linalg.matrix_rank(design, tol=1e-9 * np.linalg.norm(design)) == design.shape[1])
+
+
 def _first_within(accuracy: np.ndarray, tolerance: float) -> int:
-    # the 1e-12 lets 0.895 count as within 0.005 of 0.9 in binary arithmetic
-    return int(np.argmax(accuracy >= accuracy.max() - tolerance - 1e-12))
+    return int(np.argmax(accuracy >= accuracy.max() - tolerance - ROUNDING))

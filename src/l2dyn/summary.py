@@ -5,6 +5,8 @@ import io
 import math
 from pathlib import Path
 
+import numpy as np
+
 from l2dyn.metrics import peak
 from l2dyn.runs.files import write_atomically
 from l2dyn.runs.plan import Plan, PlannedRun
@@ -123,8 +125,8 @@ def outdated(rows: list[dict]) -> int:
 
 
 def _cell(value) -> str:
-    if isinstance(value, bool):
+    if isinstance(value, bool | np.bool_):
         return "true" if value else "false"
     if isinstance(value, float):
-        return "" if math.isnan(value) else repr(value)
+        return "" if math.isnan(value) else repr(float(value))
     return "" if value is None else str(value)

@@ -4,7 +4,7 @@
 
 rule train:
     input:
-        ancient(lambda wildcards: dag.arrays_of_experiment(wildcards.experiment)),
+        lambda wildcards: dag.arrays_of_experiment(wildcards.experiment),
     output:
         f"{dag.out}/{{experiment}}/slices/{{part}}of{{parts}}-{{key}}.done",
     log:

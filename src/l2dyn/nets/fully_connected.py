@@ -6,6 +6,7 @@ product straight into the parameters or the velocity: one batched matrix product
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -46,7 +47,7 @@ class StackedFullyConnected:
         return self.weights[0].shape[0]
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Activations of every layer for inputs x [N, inputs] (shared) or [E, N, inputs]; the last is [E, N, outputs]."""
+        """Activations of every layer, the last [E, N, outputs], for inputs x [N, inputs] (shared) or [E, N, inputs]."""
         hidden = x.expand(len(self), *x.shape) if x.dim() == 2 else x
         activations = [hidden]
         last = len(self.weights) - 1
@@ -103,7 +104,7 @@ def draw_parameters(spec: FullyConnectedSpec, inputs: int, outputs: int, seed: i
     generator = torch.Generator().manual_seed(seed)
     widths = layer_widths(spec, inputs, outputs)
     weights = []
-    for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+    for fan_in, fan_out in pairwise(widths):
         std = 1.0 if spec.parameterization == "ntk" else spec.weight_std / math.sqrt(fan_in)
         weights.append(torch.randn(fan_in, fan_out, generator=generator, dtype=torch.float32) * std)
     return weights

@@ -94,7 +94,8 @@ class FigureJob:
         """Write the figure and its CSV where the rule wants them; without a rule only return it."""
         if self.outputs is not None:
             style.save(figure, self.outputs["pdf"], self.outputs["png"])
-            table = pd.concat(self.plotted, ignore_index=True)
+            empty = pd.DataFrame(columns=["panel", "series", "x", "y", "run_ids"])
+            table = pd.concat(self.plotted, ignore_index=True) if self.plotted else empty
             write_atomically(Path(self.outputs["csv"]), table.to_csv(index=False, lineterminator="\n").encode())
         return figure
 

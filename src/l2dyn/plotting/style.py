@@ -1,4 +1,4 @@
-"""The shared style: NeurIPS text width, embedded fonts, colour-blind-safe colours, learning rates as an ordered scale."""
+"""The shared style: NeurIPS text width, embedded fonts, colours that the colour-blind can tell apart."""
 
 from collections.abc import Sequence
 
@@ -70,10 +70,10 @@ def learning_rate_colors(rates: Sequence[float]) -> dict[float, tuple]:
 
 
 def number(value: float) -> str:
-    """A number as mathematics: 0.15, 2, 10⁻⁵.
+    r"""A number as mathematics: 0.15, 2, 10⁻⁵.
 
     >>> number(0.15), number(1e-05), number(2.5e-05)
-    ('0.15', '10^{-5}', '2.5 \\\\cdot 10^{-5}')
+    ('0.15', '10^{-5}', '2.5 \\cdot 10^{-5}')
     """
     if value == 0 or 1e-3 <= abs(value) < 1e4:
         return f"{value:g}"

@@ -3,13 +3,13 @@
 `load_scale("quick")` reads config/quick.yaml. Every error is one line that names the file, the key and the value.
 """
 
-import functools
 import os
+import typing
 from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from l2dyn.errors import UserError
 from l2dyn.runs.datasets import DATASETS
@@ -17,9 +17,20 @@ from l2dyn.runs.files import ROOT
 from l2dyn.runs.horizons import EvaluationGrid, Horizon
 from l2dyn.runs.spec import DataSpec, FullyConnectedSpec
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+
+def _no_truth_value(value):
+    if isinstance(value, bool):
+        raise ValueError("expected a number, not a truth value")
+    return value
+
+
+# the validator stands last, so that the bounds reach the JSON schema
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_no_truth_value)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_no_truth_value)]
+Momentum = Annotated[float, Field(ge=0, lt=1), BeforeValidator(_no_truth_value)]
+Ratio = Annotated[float, Field(gt=1.0, le=1.1), BeforeValidator(_no_truth_value)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_no_truth_value)]
+NaturalNumber = Annotated[int, Field(ge=0), BeforeValidator(_no_truth_value)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]*$")]
 
 
@@ -93,8 +104,8 @@ class HorizonConfig(Section):
 class EvaluationConfig(Section):
     """When a run is measured, see l2dyn.runs.horizons.EvaluationGrid."""
 
-    ratio: Annotated[float, Field(gt=1.0, le=1.1)] = 1.1
-    every_epoch_up_to: Annotated[int, Field(ge=0)] = 0
+    ratio: Ratio = 1.1
+    every_epoch_up_to: NaturalNumber = 0
     every_epochs: NonNegative = 0.0
 
     def grid(self) -> EvaluationGrid:
@@ -110,9 +121,9 @@ class ExperimentConfig(Section):
     data: DataConfig
     lr: Annotated[list[Positive], Field(min_length=1)]
     l2: Annotated[list[NonNegative], Field(min_length=1)]
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    batch: Annotated[int, Field(ge=0)] = 0
+    seeds: Annotated[list[NaturalNumber], Field(min_length=1)] = [0]
+    momentum: Momentum = 0.0
+    batch: NaturalNumber = 0
     loss: Literal["cross_entropy", "mse"] = "cross_entropy"
     precision: Literal["float32", "float64"] = "float32"
     horizon: HorizonConfig
@@ -232,8 +243,7 @@ def load_scale(name: str, **overrides) -> ScaleConfig:
         raise UserError(f"scale={name}: no file {path}; the scales are {', '.join(scale_names())}")
     scale = _validated(ScaleConfig, _read_yaml(path), where=str(path))
     around = {"device": os.environ.get("L2DYN_DEVICE"), "data_dir": os.environ.get("L2DYN_DATA")}
-    given = {key: value for key, value in (around | _not_none(overrides)).items() if value}
-    given |= {key: overrides[key] for key in ("train", "reuse") if overrides.get(key) is not None}
+    given = {key: value for key, value in around.items() if value} | _not_none(overrides)
     where = _validated(Overrides, {"scale": name, **given}, where="L2DYN_DEVICE or an option")
     return scale.model_copy(update=where.model_dump(exclude={"scale"}, exclude_none=True))
 
@@ -251,57 +261,55 @@ def _validated(model, values, where: str):
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
+        errors = error.errors()
+        # a misspelt key is reported as missing, too: name the one that stands in the file
+        first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         key = ".".join(str(part) for part in first["loc"]) or "(top level)"
         if first["type"] == "extra_forbidden":
             known = ", ".join(_keys_at(model, first["loc"][:-1]))
-            raise UserError(f"{where}: unknown key {key}" + (f"; known here: {known}" if known else "")) from None
+            raise UserError(f"{where}: unknown key {key}{f'; known here: {known}' if known else ''}{more}") from None
         if first["type"] == "missing":
-            raise UserError(f"{where}: {key} is missing") from None
+            raise UserError(f"{where}: {key} is missing{more}") from None
         message = first["msg"].removeprefix("Value error, ")
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         got = "" if isinstance(first["input"], dict | BaseModel) else f", got {first['input']!r}"
         raise UserError(f"{where}: {key}: {message}{got}{more}") from None
 
 
 def _keys_at(model, location) -> list[str]:
     """The known keys of the section at a location, to help with a misspelt one."""
-    for part in location:
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            return []
-        if part in model.model_fields:
-            kinds = [model.model_fields[part].annotation]
-            while kinds:
-                kind = kinds.pop()
-                if isinstance(kind, type) and issubclass(kind, BaseModel):
-                    model = kind
-                    break
-                kinds.extend(getattr(kind, "__args__", ()))
-            else:
+    parts = list(location)
+    while parts:
+        kind = model.model_fields[parts.pop(0)].annotation
+        while not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            inner = [k for k in typing.get_args(kind) if k not in (str, type(None))]
+            if typing.get_origin(kind) in (dict, list) and parts:
+                parts.pop(0)  # the name of an entry, the index in a list
+            if not inner:
                 return []
-    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+            kind = inner[-1] if typing.get_origin(kind) is dict else inner[0]
+        model = kind
+    return list(model.model_fields)
 
 
-@functools.cache
-def _loader():
-    class Loader(yaml.SafeLoader):
-        """Refuses a key that stands twice, which YAML loaders let pass silently."""
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice, which YAML loaders let pass silently."""
 
-        def construct_mapping(self, node, deep=False):
-            own = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+    def flatten_mapping(self, node):
+        own = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        # a node that has been flattened holds its template's keys beside those that override them
+        if not getattr(node, "flattened", False):
             for key in own:
-                if own.count(key) > 1 and not getattr(node, "merged", False):
+                if own.count(key) > 1:
                     raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", node.start_mark)
-            node.merged = True  # flattening a merge key puts the template's keys beside the overriding ones
-            return super().construct_mapping(node, deep)
-
-    return Loader
+        node.flattened = True
+        super().flatten_mapping(node)
 
 
 def _read_yaml(path: Path) -> dict:
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}:" if mark else ""
         raise UserError(f"{path}:{line} not valid YAML: {getattr(error, 'problem', None) or error}") from None

@@ -14,11 +14,12 @@ from l2dyn.errors import UserError
 from l2dyn.runs.config import Overrides, load_scale, parse_overrides
 from l2dyn.runs.cost import estimated_hours
 from l2dyn.runs.datasets import DATASETS
-from l2dyn.runs.files import ROOT, results_folder, shipped_folder
-from l2dyn.runs.plan import Plan, Slice
-from l2dyn.runs.records import read_entries
+from l2dyn.runs.files import ROOT, results_folder, shipped_folder, write_atomically
+from l2dyn.runs.plan import Plan, Slice, Task
 from l2dyn.runs.spec import canonical_json
 from l2dyn.runs.store import RunStore, remove_stale_markers
+
+LONG_AGO = 86400  # seconds; Snakemake takes 0 for "no time"
 
 
 class Dag:
@@ -50,6 +51,7 @@ class Dag:
         if main_process:
             self._check_writable()
             remove_stale_markers(self.results, shipped)
+            self._expire_missing_markers()
 
     @property
     def options(self) -> str:
@@ -87,13 +89,11 @@ class Dag:
         found = [[r, shelf[r].steps, shelf[r].sha256] for r in runs if r in shelf]
         if not self.config.train:
             for run_id in runs:
-                if self.store.trained(run_id):
-                    path = self.store.path(run_id)
-                    try:
-                        entry = read_entries(path)[run_id]
-                        found.append([run_id, entry.steps, entry.sha256])
-                    except (UserError, KeyError):
-                        found.append([run_id, "damaged"])  # whoever loads it will say so
+                try:
+                    entry = self.store.entry(run_id)
+                    found.append([run_id, entry.steps, entry.sha256] if entry else [run_id, "missing"])
+                except UserError:
+                    found.append([run_id, "damaged"])  # whoever loads it says so
         return hashlib.sha256(canonical_json([self.plan.key(experiment), found]).encode()).hexdigest()[:10]
 
     def theory_key(self, curve: str) -> str:
@@ -130,9 +130,18 @@ class Dag:
         return int(min(self.config.runtime_minutes, max(5, 2 * 60 * hours)))
 
     def targets(self, supplement: bool = True) -> list[str]:
-        """Every published figure, or those of the main text."""
-        chosen = [name for name in self.figures if supplement or not name.startswith("figS")]
-        return [f"figures/{figure}.{kind}" for figure in chosen for kind in ("pdf", "png")]
+        """Every published figure, or those of the main text, and what each is made from.
+
+        Not the figures alone: Snakemake makes a lost intermediate file anew only where it is asked for itself.
+        """
+        files = {}
+        for name in self.figures:
+            if supplement or not name.startswith("figS"):
+                inputs = self.figure_inputs(name)
+                files |= dict.fromkeys([*inputs["summaries"], *inputs["curves"]])
+                files |= dict.fromkeys(f"{self.out}/{name}.{kind}" for kind in ("pdf", "png", "csv"))
+                files |= dict.fromkeys(f"figures/{name}.{kind}" for kind in ("pdf", "png"))
+        return list(files)
 
     def patterns(self) -> dict[str, str]:
         """Regular expressions of the wildcards."""
@@ -150,9 +159,29 @@ class Dag:
         return f"{self.data}/{name}-{DATASETS[name].checksum[:10]}.npz"
 
     def _missing(self, experiment: str, name: str) -> list:
-        shipped = self.store.shipped_entries()
         tasks = self._slices[experiment][name].tasks if name in self._slices[experiment] else ()
-        return [t for t in tasks if not self.store.trained(t.run_id) and t.run_id not in shipped]
+        return [t for t in tasks if not self._served(t)]
+
+    def _served(self, task: Task) -> bool:
+        try:
+            entry = self.store.entry(task.run_id)
+        except UserError:
+            return False  # whoever trains the run says so
+        return entry is not None and entry.serves(task.steps)
+
+    def _expire_missing_markers(self) -> None:
+        """Put an empty marker, older than any file, where one is missing though something was made here before.
+
+        Snakemake leaves a lost file lost while what was made from it is up to date; an old one it makes anew.
+        """
+        if not Path(self.out).is_dir():
+            return
+        for experiment, slices in self._slices.items():
+            for name in slices:
+                path = Path(self.out) / experiment / "slices" / f"{name}.done"
+                if not path.exists():
+                    write_atomically(path, b'{"runs": []}\n')
+                    os.utime(path, (LONG_AGO, LONG_AGO))
 
     def _check_writable(self) -> None:
         try:

@@ -29,7 +29,7 @@ class Horizon:
         (100, True)
         """
         epochs = self._epochs(lr, l2)
-        capped = self.cap_epochs is not None and epochs > self.cap_epochs
+        capped = self.cap_epochs is not None and epochs > self.cap_epochs * (1 + 1e-9)  # beyond rounding
         if capped:
             if self.beyond_cap == "skip":
                 return None
@@ -37,12 +37,12 @@ class Horizon:
         return max(1, round(epochs * steps_per_epoch)), capped
 
     def _epochs(self, lr: float, l2: float) -> float:
+        if l2 == 0 and self.t_lr is not None:
+            return self.t_lr / lr
         if self.epochs is not None:
             return self.epochs
         if l2 == 0:
-            if self.t_lr is None:
-                raise ValueError("no horizon for l2 = 0: give t_lr or epochs")
-            return self.t_lr / lr
+            raise ValueError("no horizon for l2 = 0: give t_lr or epochs")
         if self.t_lr_l2 is not None:
             return self.t_lr_l2 / (lr * l2)
         if self.t_l2 is not None:
@@ -68,7 +68,7 @@ class EvaluationGrid:
         >>> EvaluationGrid(ratio=1.1).steps(12, steps_per_epoch=1)
         [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
         >>> EvaluationGrid(ratio=1.1).steps(140, steps_per_epoch=1)[-8:]
-        [72, 79, 87, 96, 106, 117, 129, 140]
+        [79, 86, 94, 103, 113, 124, 136, 140]
         """
         wanted = {0, limit, *(b for b in budgets if b <= limit)}
         if self.every_epochs:

@@ -158,7 +158,13 @@ def _expand(scale: str, name: str, config: ExperimentConfig) -> list[PlannedRun]
                     order_seed=seed,
                     precision=config.precision,
                 )
-                declared = horizon.steps(lr, l2, spec.steps_per_epoch)
+                try:
+                    declared = horizon.steps(lr, l2, spec.steps_per_epoch)
+                except ArithmeticError:
+                    where = f"config/{scale}.yaml: experiments.{name}"
+                    raise UserError(
+                        f"{where}: lr {lr:g} with l2 {l2:g} asks for more steps than can be counted"
+                    ) from None
                 if declared is not None:
                     runs.append(PlannedRun(spec, *declared))
     if not runs:

@@ -81,18 +81,31 @@ class Entry:
         """As Record.serves."""
         return self.status == "diverged" or self.steps >= steps
 
+    def reaches(self) -> tuple[bool, int]:
+        """What to compare two records of one run by: the greater one serves more horizons."""
+        return self.status == "diverged", self.steps
+
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
-    """Write the records into one file, atomically. Raises UserError when it cannot be written."""
+    """Write the records into one file, atomically; a column that a run lacks is empty in its rows.
+
+    Raises UserError when the file cannot be written, ValueError for a column that has another type in another run.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     records = list(records)
-    names = list(records[0].columns)
     ids = np.concatenate([np.full(len(r.columns["step"]), r.run_id) for r in records])
     table = {"run_id": pa.array(ids).dictionary_encode()}
-    for name in names:
-        table[name] = pa.array(np.concatenate([r.columns[name] for r in records]))
+    for name in dict.fromkeys(name for record in records for name in record.columns):
+        kind = next(pa.array(r.columns[name]).type for r in records if name in r.columns)
+        parts = []
+        for record in records:
+            held = name in record.columns
+            parts.append(pa.array(record.columns[name]) if held else pa.nulls(len(record.columns["step"]), kind))
+            if parts[-1].type != kind:
+                raise ValueError(f"column {name} of run {record.run_id} is {parts[-1].type}, not {kind} as in others")
+        table[name] = pa.concat_arrays(parts)
     meta = {r.run_id: _meta(r) for r in records}
     header = {"format": FORMAT, "runs": meta}
     sink = pa.BufferOutputStream()
@@ -118,16 +131,20 @@ def read_records(path: Path, run_ids: Iterable[str] | None = None) -> list[Recor
     header = _read_header(path)
     try:
         table = pq.read_table(path)
-        columns = {name: table.column(name).to_numpy() for name in table.column_names}
-        owner = columns.pop("run_id").astype(str)
+        owner = table.column("run_id").to_numpy().astype(str)
+        held = {run_id: list(meta["columns"]) for run_id, meta in header["runs"].items()}
     except Exception as error:  # any failure to decode the file means the same: it is damaged
         raise DamagedRecord(path, _only(header["runs"]), _first_line(error)) from None
     wanted = list(header["runs"] if run_ids is None else run_ids)
     records = []
     for run_id in wanted:
         meta = header["runs"][run_id]
-        rows = owner == run_id
-        records.append(_verified(path, run_id, meta, {name: values[rows] for name, values in columns.items()}))
+        try:
+            rows = table.filter(owner == run_id)
+            columns = {name: rows.column(name).to_numpy() for name in held[run_id]}
+        except KeyError as error:
+            raise DamagedRecord(path, run_id, f"no column {error}") from None
+        records.append(_verified(path, run_id, meta, columns))
     return records
 
 
@@ -155,6 +172,7 @@ def _meta(record: Record) -> dict:
         "status": record.status,
         "steps": int(record.steps),
         "numerics_version": record.numerics_version,
+        "columns": list(record.columns),
         "provenance": record.provenance,
     }
     meta["sha256"] = digest(meta, record.columns)

@@ -53,9 +53,9 @@ class DataSpec:
 class RunSpec:
     """One training trajectory (see the module's docstring).
 
-    lr: learning rate η. l2: L2 coefficient λ of the penalty (λ/2)·‖θ‖² over all parameters. batch: samples a step, 0 for
-    the full training set. loss: "cross_entropy" (softmax, mean over samples) or "mse" (mean over samples of half the
-    squared distance, summed over outputs). precision: "float32", or "float64" for tests.
+    lr: learning rate η. l2: L2 coefficient λ of the penalty (λ/2)·‖θ‖² over all parameters. batch: samples a step, 0
+    for the full training set. loss: "cross_entropy" (softmax, mean over samples) or "mse" (mean over samples of half
+    the squared distance, summed over outputs). precision: "float32", or "float64" for tests.
     """
 
     model: FullyConnectedSpec
@@ -139,5 +139,7 @@ def _canonical(value, kind):
     if kind is float:
         return float(value) + 0.0
     if kind is int:
+        if int(value) != value:
+            raise ValueError(f"{value!r} is not a whole number")
         return int(value)
-    return value
+    return bool(value) if kind is bool else value

@@ -5,6 +5,7 @@ bundles, listed in its manifest.json. An older numerics version counts as missin
 shipped shelf.
 """
 
+import dataclasses
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -46,7 +47,7 @@ class RunStore:
         return self._manifest
 
     def entry(self, run_id: str) -> Entry | None:
-        """The best that either shelf has of a run: the longer one, of two equal ones that of `results/`.
+        """The best that either shelf has of a run: the one that serves more, of two equal ones that of `results/`.
 
         Raises DamagedRecord for an unreadable file.
         """
@@ -56,11 +57,12 @@ class RunStore:
             if own is None:
                 raise DamagedRecord(self.path(run_id), run_id, "the file holds another run")
             if own.numerics_version < NUMERICS_VERSION:
+                read_record(self.path(run_id), run_id)  # so that a flipped bit does not make it look old
                 own = None
         shipped = self.shipped_entries().get(run_id)
         if own is None or shipped is None:
             return own or shipped
-        return shipped if shipped.steps > own.steps else own
+        return shipped if shipped.reaches() > own.reaches() else own
 
     def has(self, run_id: str, steps: int) -> bool:
         """Whether either shelf serves a horizon of `steps`. A damaged file is handled as load does."""
@@ -80,7 +82,9 @@ class RunStore:
             entry = self.entry(run_id)
             if entry is None:
                 return None
-            return read_record(self._file_of(entry), run_id)
+            if not self.on_shipped_shelf(entry):
+                return read_record(self.path(run_id), run_id)
+            return self._shipped_record(entry)
         except DamagedRecord as damage:
             raise self._dealt_with(damage, run_id) from None
 
@@ -92,10 +96,13 @@ class RunStore:
         """Put a record on the shelf in `results/`, atomically. Raises UserError when it cannot be written."""
         write_records(self.path(record.run_id), [record])
 
-    def _file_of(self, entry: Entry) -> Path:
-        if self.on_shipped_shelf(entry):
-            return self.shipped / "runs" / entry.file
-        return self.path(entry.run_id)
+    def _shipped_record(self, entry: Entry) -> Record:
+        path = self.shipped / "runs" / entry.file
+        if not path.exists():
+            raise DamagedRecord(path, entry.run_id, "the file is missing")
+        if read_entries(path).get(entry.run_id) != entry:
+            raise DamagedRecord(path, entry.run_id, f"it is not the record that {MANIFEST} lists")
+        return read_record(path, entry.run_id)
 
     def _dealt_with(self, damage: DamagedRecord, run_id: str) -> DamagedRecord:
         if damage.path.parent == self.shipped / "runs":
@@ -114,7 +121,12 @@ def read_manifest(folder: Path) -> dict[str, Entry]:
         return {}
     try:
         runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
-        return {run_id: Entry(run_id, **values) for run_id, values in runs.items()}
+        entries = {run_id: Entry(run_id, **values) for run_id, values in runs.items()}
+        for entry in entries.values():
+            for field in dataclasses.fields(Entry):
+                if type(getattr(entry, field.name)) is not field.type:
+                    raise TypeError(f"{field.name} of run {entry.run_id} is not of type {field.type.__name__}")
+        return entries
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: damaged manifest ({error}); restore it with: git checkout -- {path}") from None
 
@@ -122,14 +134,14 @@ def read_manifest(folder: Path) -> dict[str, Entry]:
 def write_manifest(folder: Path) -> int:
     """Index every bundle of a shelf in its manifest.json, and return how many runs it lists.
 
-    Where two bundles hold one run, the longer record counts. Verifies every record; raises DamagedRecord.
+    Where two bundles hold one run, the record that serves more counts. Verifies every record; raises DamagedRecord.
     """
     folder = Path(folder)
     runs: dict[str, Entry] = {}
     for path in sorted(folder.glob("*.parquet")):
         read_records(path)
         for run_id, entry in read_entries(path).items():
-            if run_id not in runs or entry.steps > runs[run_id].steps:
+            if run_id not in runs or entry.reaches() > runs[run_id].reaches():
                 runs[run_id] = entry
     listed = {run_id: {k: v for k, v in vars(entry).items() if k != "run_id"} for run_id, entry in sorted(runs.items())}
     write_atomically(folder / MANIFEST, (json.dumps({"runs": listed}, indent=1) + "\n").encode())
@@ -138,13 +150,16 @@ def write_manifest(folder: Path) -> int:
 
 def markers(results: Path) -> dict[Path, list[str]]:
     """Every slice marker below `results/` and the run ids that it lists; an unreadable one lists nothing."""
-    out = {}
-    for path in Path(results).glob("*/*/slices/*.done"):
-        try:
-            out[path] = list(json.loads(path.read_text(encoding="utf-8"))["runs"])
-        except (OSError, ValueError, KeyError, TypeError):
-            out[path] = []
-    return out
+    return {path: marker_runs(path) for path in Path(results).glob("*/*/slices/*.done")}
+
+
+def marker_runs(path: Path) -> list[str]:
+    """The run ids that a marker lists; none when it is missing or unreadable."""
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return listed if isinstance(listed, list) and all(isinstance(run_id, str) for run_id in listed) else []
 
 
 def remove_markers_listing(results: Path, run_ids: set[str]) -> int:
@@ -160,9 +175,8 @@ def remove_stale_markers(results: Path, present: Iterable[str]) -> int:
 
     present: ids on the shipped shelf.
     """
-    shelf = set(present)
-    held = {path.stem for path in (Path(results) / "runs").glob("*.parquet")}
-    doomed = [path for path, listed in markers(results).items() if not listed or set(listed) - held - shelf]
+    known = set(present) | {path.stem for path in (Path(results) / "runs").glob("*.parquet")}
+    doomed = [path for path, listed in markers(results).items() if not listed or set(listed) - known]
     for path in doomed:
         path.unlink(missing_ok=True)
     return len(doomed)

@@ -3,6 +3,7 @@
 import copy
 import json
 
+import hypothesis
 import numpy as np
 import pytest
 import yaml
@@ -11,6 +12,9 @@ from l2dyn.runs.plan import Plan
 from l2dyn.runs.records import COLUMNS, Record
 from l2dyn.runs.spec import NUMERICS_VERSION, DataSpec, FullyConnectedSpec, RunSpec
 from l2dyn.runs.store import RunStore
+
+hypothesis.settings.register_profile("l2dyn", deadline=None)  # speed is measured in benchmarks/
+hypothesis.settings.load_profile("l2dyn")
 
 TINY = {
     "about": "for tests",

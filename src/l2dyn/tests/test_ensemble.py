@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ def oracle(task: Task, samples: Samples) -> dict[str, list[float]]:
     outputs = samples.outputs
     widths = [784, *[spec.model.width] * spec.model.hidden_layers, outputs]
     layers = []
-    for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+    for fan_in, fan_out in pairwise(widths):
         layers += [torch.nn.Linear(fan_in, fan_out, bias=spec.model.bias, dtype=torch.float64), torch.nn.ReLU()]
     net = torch.nn.Sequential(*layers[:-1])
     linear = [m for m in net if isinstance(m, torch.nn.Linear)]
@@ -238,7 +239,7 @@ def golden_columns() -> dict[str, list[float]]:
 
 
 def test_golden():
-    """A change of training arithmetic must bump NUMERICS_VERSION; then write the file anew with `python -m` this module."""
+    """A change of training arithmetic must bump NUMERICS_VERSION; then run this module as a script to write it anew."""
     expected = json.loads(GOLDEN.read_text())
     found = golden_columns()
     assert found.keys() == expected["runs"].keys(), "run ids changed: a default or a field's form was changed"

@@ -28,7 +28,8 @@ from l2dyn.runs.records import COLUMNS
 from l2dyn.training.order import DataOrder
 
 LOSSES = {"cross_entropy": (cross_entropy, cross_entropy_delta), "mse": (half_mse, half_mse_delta)}
-CHUNK = 2048  # test samples evaluated at once
+CHUNK = 2048  # samples evaluated at once
+SCALED_ONCE = 2**26  # bytes: inputs up to this size are kept scaled, larger ones are scaled when they are used
 
 
 @dataclass(frozen=True)
@@ -127,13 +128,13 @@ class Ensemble:
         self.rows = [np.column_stack([r[name] for name in COLUMNS]).tolist() for r in rows]
 
     def _advance(self, steps: int) -> None:
-        pixels, targets = self._train
-        x, y = (self._inputs(pixels), targets) if self.order.batch == 0 else (None, None)
+        inputs, targets = self._train
+        x, y = (self._inputs(inputs), targets) if self.order.batch == 0 else (None, None)
         shrink = -self.lr * self.l2  # [E, 1, 1], the part of θ that the penalty takes in a step
         for _ in range(steps):
             chosen = self.order.indices(self.step)
             if chosen is not None:
-                x, y = self._inputs(pixels[chosen]), targets[chosen]
+                x, y = self._inputs(inputs[chosen]), targets[chosen]
             activations = self.net.forward(x)
             delta = self._delta(activations[-1], y)
             if self.with_momentum:
@@ -172,8 +173,10 @@ class Ensemble:
         measured = torch.stack([train_loss, train_error, test_loss, 1.0 - test_error, norms]).T.cpu().tolist()
         leaving = []
         for member, (task, values) in enumerate(zip(self.tasks, measured, strict=True)):
+            if self.step not in self._own_grids[member]:
+                continue  # measured for others; its record must not depend on its company
             diverged = not np.isfinite([values[0], values[4]]).all()
-            if self.step in self._own_grids[member] and not diverged:
+            if not diverged:
                 epoch = self.step / task.spec.steps_per_epoch
                 self.rows[member].append([self.step, epoch, task.spec.lr, task.spec.l2, *values])
             if diverged or self.step >= task.steps:
@@ -226,18 +229,24 @@ class Ensemble:
         self.wall_s = [spent + share for spent in self.wall_s]
 
     def _tensors(self, samples: Samples, images: np.ndarray, labels: np.ndarray, loss: str) -> tuple[Tensor, Tensor]:
-        """uint8 pixels [n, pixels] and targets on the device: class indices [n], or floats [n, outputs] for mse."""
-        pixels = torch.from_numpy(images.reshape(len(images), -1)).to(self.device)
+        """Inputs [n, pixels] and targets on the device: class indices [n], or floats [n, outputs] for mse.
+
+        Inputs stay uint8 pixels, except those of a small set, which are scaled once.
+        """
+        x = torch.from_numpy(images.reshape(len(images), -1)).to(self.device)
+        if x.numel() * self.dtype.itemsize <= SCALED_ONCE:
+            x = self._inputs(x)
         if loss == "cross_entropy":
-            return pixels, torch.from_numpy(labels).to(self.device)
-        if samples.spec.labels == "class":
-            return pixels, torch.nn.functional.one_hot(torch.from_numpy(labels), samples.outputs).to(
-                pixels.device, self.dtype
-            )
-        return pixels, torch.from_numpy(parity(labels)).to(self.device, self.dtype)
+            return x, torch.from_numpy(labels).to(self.device)
+        if samples.spec.labels == "parity":
+            return x, torch.from_numpy(parity(labels)).to(self.device, self.dtype)
+        one_hot = torch.nn.functional.one_hot(torch.from_numpy(labels), samples.outputs)
+        return x, one_hot.to(self.device, self.dtype)
 
     def _inputs(self, pixels: Tensor) -> Tensor:
-        """What l2dyn.data.inputs does, on the device and in the run's precision; pixels [..., pixels] uint8."""
+        """What l2dyn.data.inputs does, on the device and in the run's precision, for uint8 pixels [..., pixels]."""
+        if pixels.dtype == self.dtype:
+            return pixels  # scaled already
         values = pixels.to(self.dtype)
         if self._samples.scaling == "unit":
             return values * (math.sqrt(values.shape[-1]) / values.norm(dim=-1, keepdim=True))

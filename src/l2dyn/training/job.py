@@ -129,7 +129,7 @@ class _Job:
         resumed: set[str] = set()
         for header in headers(self.folder):
             members = [known.get(run_id) for run_id in header.run_ids]
-            # One with a member that is not this job's, or that is now wanted for longer, is not this job's to go on with.
+            # One with a member that is not this job's, or that is now wanted for longer, is not its to go on with.
             if None in members or [t.steps for t in members] != header.horizons:
                 continue
             if not self.missing & set(header.run_ids):

@@ -18,7 +18,7 @@ class DataOrder:
         self._permutations: Tensor | None = None
 
     def indices(self, step: int) -> Tensor | None:
-        """Indices [E, batch] of the step after `step` steps, [batch] where all members share them; None: all samples."""
+        """Indices of the step after `step` steps: [E, batch], [batch] where they are shared, None for all samples."""
         if self.batch == 0:
             return None
         per_epoch = self.samples // self.batch

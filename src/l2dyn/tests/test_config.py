@@ -1,0 +1,361 @@
+"""Configuration files: what is accepted, and one line with file and key for what is not."""
+
+import math
+
+import pytest
+import yaml
+
+from l2dyn.errors import UserError
+from l2dyn.runs.config import load_scale, parse_overrides, scale_names
+from l2dyn.runs.files import ROOT
+from l2dyn.runs.plan import Plan
+
+
+def refused(*parts, name="tiny", **overrides) -> str:
+    """The error of loading a scale: one line that contains every part."""
+    with pytest.raises(UserError) as caught:
+        load_scale(name, **overrides)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert [part for part in parts if part not in line] == [], line
+    return line
+
+
+def change(values, key, value):
+    """Set a value at a dotted key; ... removes it."""
+    *path, last = key.split(".")
+    for part in path:
+        values = values[part]
+    if value is ...:
+        del values[last]
+    else:
+        values[last] = value
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "config").glob("*.yaml")))
+def test_every_scale_loads_and_plans(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("L2DYN_DEVICE", raising=False)
+    assert name in scale_names()
+    plan = Plan(name, load_scale(name))
+    assert all(plan.tasks(experiment) for experiment in plan.experiments)
+
+
+def test_a_good_scale(workplace, tiny):
+    scale = load_scale("tiny")
+    assert list(scale.experiments) == ["first", "budget"]
+    assert scale.experiments["first"].l2 == [0.0, 0.01, 0.02]
+    assert (scale.train, scale.reuse, scale.threads, scale.data_dir) == (True, True, 1, None)
+    assert scale_names() == ["tiny"]
+
+
+SECTIONS = {
+    "": "train",
+    "experiments.first": "horizon",
+    "experiments.first.model": "width",
+    "experiments.first.data": "checksum",
+    "experiments.first.horizon": "cap_epochs",
+    "experiments.first.evaluation": "ratio",
+    "theory": "kernel",
+    "theory.modes": "eigenvalues",
+    "theory.kernel": "points",
+    "figures.fig2": "experiments",
+}
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_an_unknown_key_is_named(write_scale, tiny, section):
+    if section.endswith("evaluation"):
+        change(tiny, section, {})
+    key = f"{section}.widht".lstrip(".")
+    change(tiny, key, 5)
+    write_scale(tiny)
+    line = refused("config/tiny.yaml", f"unknown key {key}")
+    if SECTIONS[section] != "checksum":
+        assert SECTIONS[section] in line.split("known here:")[1]
+
+
+@pytest.mark.parametrize(
+    ("key", "misspelt"), [("experiments.first.lr", "experiments.first.lrs"), ("about", "abuot"), ("figures", "figure")]
+)
+def test_a_misspelt_required_key_is_named(write_scale, tiny, key, misspelt):
+    """What the user typed wrong, and not only what is missing for it."""
+    change(tiny, key, ...)
+    change(tiny, misspelt, [0.1])
+    write_scale(tiny)
+    refused("config/tiny.yaml", misspelt)
+
+
+@pytest.mark.parametrize("name", ["data", "model", "l2"])
+def test_known_keys_are_those_of_the_section(write_scale, tiny, name):
+    """An experiment may be called as a key of experiments is."""
+    tiny["experiments"][name] = tiny["experiments"]["first"] | {"foo": 1}
+    write_scale(tiny)
+    assert "horizon" in refused(f"unknown key experiments.{name}.foo").split("known here:")[1]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("about", 5),
+        ("device", "tpu"),
+        ("threads", 0),
+        ("threads", "many"),
+        ("train", "maybe"),
+        ("experiments", None),
+        ("experiments", [1]),
+        ("experiments.first", None),
+        ("experiments.first.model.kind", "transformer"),
+        ("experiments.first.model.width", 0),
+        ("experiments.first.model.width", 1.5),
+        ("experiments.first.model.width", "wide"),
+        ("experiments.first.model.weight_std", 0),
+        ("experiments.first.data.name", "cifar"),
+        ("experiments.first.data.train", 10_000),
+        ("experiments.first.data.test", 4001),
+        ("experiments.first.lr", []),
+        ("experiments.first.l2", []),
+        ("experiments.first.seeds", []),
+        ("experiments.first.lr", 0.1),
+        ("experiments.first.lr", [0]),
+        ("experiments.first.lr", [-0.1]),
+        ("experiments.first.lr", ["fast"]),
+        ("experiments.first.lr", [True]),
+        ("experiments.first.lr", [math.nan]),
+        ("experiments.first.lr", [math.inf]),
+        ("experiments.first.lr", [0.1, 0.10]),
+        ("experiments.first.l2", [-0.01]),
+        ("experiments.first.l2", [0, 0.0]),
+        ("experiments.first.l2", [0.0, -0.0]),
+        ("experiments.first.l2", [0.01, "1e-2"]),
+        ("experiments.first.l2", [math.inf]),
+        ("experiments.first.seeds", [1, 2, 1]),
+        ("experiments.first.seeds", [-1]),
+        ("experiments.first.seeds", [0.5]),
+        ("experiments.first.momentum", 1),
+        ("experiments.first.momentum", 1.5),
+        ("experiments.first.momentum", -0.1),
+        ("experiments.first.momentum", math.nan),
+        ("experiments.first.batch", -1),
+        ("experiments.first.batch", 65),
+        ("experiments.first.precision", "float16"),
+        ("experiments.first.horizon", {}),
+        ("experiments.first.horizon", {"epochs": 5, "t_lr_l2": 2}),
+        ("experiments.first.horizon", {"t_l2": 5, "t_lr_l2": 2, "t_lr": 3}),
+        ("experiments.first.horizon", {"t_lr_l2": 2}),  # l2 holds 0
+        ("experiments.first.horizon", {"t_lr": 2}),  # and values above 0
+        ("experiments.first.horizon.t_lr", 0),
+        ("experiments.first.horizon.beyond_cap", "stop"),
+        ("experiments.first.evaluation", {"ratio": 1.2}),
+        ("experiments.first.evaluation", {"ratio": 1.0}),
+        ("experiments.first.evaluation", {"ratio": math.nan}),
+        ("experiments.first.evaluation", {"every_epochs": -1}),
+        ("experiments.first.slices", 0),
+        ("theory.modes.eigenvalues", [1.0]),
+        ("theory.kernel.experiment", "nobody"),
+        ("figures.fig2.experiments", ["nobody"]),
+        ("figures.fig5.theory", ["modes", "other"]),
+    ],
+)
+def test_a_bad_value_is_named(write_scale, tiny, key, value):
+    change(tiny, key, value)
+    write_scale(tiny)
+    # An error of a list's element or of a section names the place from the top or, after a colon, the key within it.
+    refused("config/tiny.yaml: ", *key.split("."))
+
+
+@pytest.mark.parametrize("name", ["fig 2", "../x", "2a", "a_b", "", "a/b"])
+def test_a_bad_experiment_name(write_scale, tiny, name):
+    tiny["experiments"][name] = tiny["experiments"]["first"]
+    write_scale(tiny)
+    refused("config/tiny.yaml", f"experiments.{name}")
+
+
+def test_an_experiment_named_by_a_number(write_scale, tiny):
+    tiny["experiments"][5] = tiny["experiments"]["first"]
+    write_scale(tiny)
+    refused("config/tiny.yaml", "experiments.5")
+
+
+def test_parity_labels_need_mse(write_scale, tiny):
+    tiny["experiments"]["first"]["data"]["labels"] = "parity"
+    write_scale(tiny)
+    refused("config/tiny.yaml", "experiments.first", "loss")
+
+
+def test_a_figure_of_an_absent_theory(write_scale, tiny):
+    del tiny["theory"]["modes"]
+    write_scale(tiny)
+    refused("config/tiny.yaml", "figures.fig5.theory", "theory.modes")
+
+
+@pytest.mark.parametrize("key", ["about", "experiments", "figures", "experiments.first.lr", "experiments.first.model"])
+def test_a_missing_key_is_named(write_scale, tiny, key):
+    if key == "experiments":
+        tiny |= {"theory": {}}
+    change(tiny, key, ...)
+    write_scale(tiny)
+    refused("config/tiny.yaml", key, "missing")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "- 1\n",
+        "just words\n",
+        "a: [1\n",
+        "a: {b: c\n",
+        "\ta: 1\n",
+        "a: *nobody\n",
+        "a: &x 1\nb: {<<: 5}\n",
+        "? [1, 2]\n: 3\n",
+        "a: \x07\n",
+        "--- 1\n--- 2\n",
+        "about: 2024-13-45\n",  # matches a date, and is none
+        "threads: !!int one\n",
+        "a: !!python/object:os.system {}\n",
+    ],
+    ids=repr,
+)
+def test_not_yaml(write_scale, text):
+    write_scale(text)
+    refused("config/tiny.yaml")
+
+
+def test_not_utf8(workplace):
+    (workplace / "config" / "tiny.yaml").write_bytes(b"about: \xff\xfe\n")
+    refused("config/tiny.yaml")
+
+
+def test_a_broken_line_is_named(write_scale, tiny):
+    good = yaml.safe_dump(tiny)
+    path = write_scale(good + "foo: [1, 2\n")
+    refused(str(path.relative_to(path.parent.parent)), "line ", "not valid YAML")
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_duplicate_key_is_refused(write_scale, tiny, deep):
+    text = yaml.safe_dump(tiny, sort_keys=False)
+    twice = text.replace("epochs: 50\n", "epochs: 50\n      epochs: 60\n") if deep else text + "device: cuda\n"
+    assert twice != text
+    write_scale(twice)
+    refused("config/tiny.yaml", "line ", "'epochs'" if deep else "'device'", "twice")
+
+
+def test_a_duplicate_experiment_is_refused(write_scale, tiny):
+    text = yaml.safe_dump(tiny, sort_keys=False)
+    again = yaml.safe_dump({"experiments": {"first": tiny["experiments"]["first"]}}, sort_keys=False)
+    body = again.removeprefix("experiments:\n")
+    write_scale(text.replace("experiments:\n", "experiments:\n" + body, 1))
+    refused("config/tiny.yaml", "'first'", "twice")
+
+
+def test_a_missing_scale_lists_the_others(workplace, write_scale, tiny):
+    write_scale(tiny, "huge")
+    refused("scale=nope", "config/nope.yaml", "huge, tiny", name="nope")
+
+
+@pytest.mark.parametrize("written", ["1e-4", "1.0e-4", "0.0001", "1E-4", "'1e-4'"])
+def test_scientific_notation_is_a_number(write_scale, tiny, written):
+    """YAML 1.1 takes 1e-4 for a string."""
+    tiny["experiments"]["first"]["l2"] = ["HERE"]
+    write_scale(yaml.safe_dump(tiny).replace("HERE", written))
+    assert load_scale("tiny").experiments["first"].l2 == [0.0001]
+
+
+MERGED = """
+about: merge keys
+templates:
+  base: &base
+    shows: x
+    model: &net {kind: fc, hidden_layers: 1, width: 4}
+    data: {name: digits, train: 64, test: 100}
+  long: &long
+    <<: *base
+    lr: [0.1]
+    l2: [0.01]
+    horizon: {epochs: 10}
+experiments:
+  a:
+    <<: *long
+    model:
+      <<: *net
+      width: 8
+    lr: [0.2, 0.3]
+  b:
+    <<: [*base, *long]
+    shows: y
+figures: {}
+"""
+
+
+def test_merge_keys_with_overrides(write_scale):
+    write_scale(MERGED)
+    a, b = load_scale("tiny").experiments.values()
+    assert (a.shows, a.model.width, a.model.hidden_layers, a.lr, a.l2) == ("x", 8, 1, [0.2, 0.3], [0.01])
+    assert (b.shows, b.model.width, b.lr) == ("y", 4, [0.1])
+
+
+def test_a_merged_template_that_overrides_and_lies_deeper(write_scale):
+    """PyYAML flattens such a template before it is constructed itself; nothing stands twice in the file."""
+    deeper = MERGED.replace("  long: &long\n", "  group:\n   nested:\n    long: &long\n", 1)
+    deeper = deeper.replace("    <<: *base\n    lr: [0.1]\n    l2: [0.01]\n    horizon: {epochs: 10}\n", "{BODY}", 1)
+    body = "     <<: *base\n     shows: z\n     lr: [0.1]\n     l2: [0.01]\n     horizon: {epochs: 10}\n"
+    write_scale(deeper.replace("{BODY}", body))
+    assert load_scale("tiny").experiments["a"].shows == "z"
+
+
+def test_a_duplicate_beside_a_merge_is_refused(write_scale):
+    write_scale(MERGED.replace("    lr: [0.2, 0.3]\n", "    lr: [0.2, 0.3]\n    lr: [0.4]\n"))
+    refused("config/tiny.yaml", "'lr'", "twice")
+
+
+def test_the_environment_overrides_where(write_scale, tiny, monkeypatch):
+    write_scale(tiny | {"device": "cpu", "data_dir": "in-the-file"})
+    assert (load_scale("tiny").device, load_scale("tiny").data_dir) == ("cpu", "in-the-file")
+    monkeypatch.setenv("L2DYN_DATA", "/elsewhere")
+    monkeypatch.setenv("L2DYN_DEVICE", "cuda")
+    assert (load_scale("tiny").device, load_scale("tiny").data_dir) == ("cuda", "/elsewhere")
+    given = load_scale("tiny", device="auto", data_dir="/option", threads=3, train=False, reuse=False)
+    assert (given.device, given.data_dir, given.threads, given.train, given.reuse) == (
+        "auto",
+        "/option",
+        3,
+        False,
+        False,
+    )
+    monkeypatch.setenv("L2DYN_DATA", "")
+    monkeypatch.setenv("L2DYN_DEVICE", "")
+    assert (load_scale("tiny").device, load_scale("tiny").data_dir) == ("cpu", "in-the-file")
+
+
+def test_a_bad_environment_is_named(workplace, monkeypatch):
+    monkeypatch.setenv("L2DYN_DEVICE", "tpu")
+    refused("L2DYN_DEVICE", "tpu")
+
+
+@pytest.mark.parametrize("override", [{"threads": 0}, {"threads": -1}, {"device": "tpu"}, {"foo": 1}, {"train": "?"}])
+def test_a_bad_override_is_refused(workplace, override):
+    refused(*override, **override)
+
+
+def test_no_override_leaves_the_file(write_scale, tiny):
+    write_scale(tiny | {"train": False, "reuse": False, "threads": 2})
+    scale = load_scale("tiny", train=None, reuse=None, threads=None)
+    assert (scale.train, scale.reuse, scale.threads) == (False, False, 2)
+
+
+def test_snakemakes_config_is_parsed():
+    assert parse_overrides({}).scale == "quick"
+    given = parse_overrides({"scale": "gpu", "reuse": "false", "train": False, "threads": "4"})
+    assert (given.scale, given.reuse, given.train, given.threads) == ("gpu", False, False, 4)
+
+
+@pytest.mark.parametrize("values", [{"scael": "gpu"}, {"reuse": "maybe"}, {"device": "tpu"}, {"threads": 0}])
+def test_snakemakes_config_is_checked(values):
+    with pytest.raises(UserError) as caught:
+        parse_overrides(values)
+    assert "\n" not in str(caught.value)
+    assert "--config" in str(caught.value)
+    assert next(iter(values)) in str(caught.value)

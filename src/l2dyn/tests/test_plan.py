@@ -1,0 +1,222 @@
+"""From experiments to runs, owners, horizons and slices."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from l2dyn.errors import UserError
+from l2dyn.runs import plan as plan_module
+
+
+def names(plan, experiment="first"):
+    return [s.name for s in plan.slices(experiment)]
+
+
+def test_the_grid_is_every_pair_with_every_seed(tiny, plan_of):
+    tiny["experiments"]["budget"]["batch"] = 16
+    plan = plan_of(tiny)
+    budget = [(r.spec.lr, r.spec.l2, r.spec.init_seed, r.spec.order_seed) for r in plan.experiments["budget"]]
+    assert budget == [(0.1, l2, s, s) for l2 in (0.01, 0.02, 0.04) for s in (0, 1)]
+    assert {r.steps for r in plan.experiments["budget"]} == {200}
+    first = {(r.spec.lr, r.spec.l2): r.steps for r in plan.experiments["first"]}
+    assert first == {(0.1, 0): 1000, (0.1, 0.01): 2000, (0.1, 0.02): 1000} | {
+        (0.5, 0): 200,
+        (0.5, 0.01): 400,
+        (0.5, 0.02): 200,
+    }
+
+
+def shared_ids(plan):
+    return {r.run_id for r in plan.experiments["first"]} & {r.run_id for r in plan.experiments["budget"]}
+
+
+@pytest.mark.parametrize("epochs", [50, 5000])
+def test_the_first_experiment_owns_a_shared_run_at_the_longest_horizon(tiny, plan_of, epochs):
+    tiny["experiments"]["budget"]["horizon"] = {"epochs": epochs}
+    plan = plan_of(tiny)
+    shared = shared_ids(plan)
+    assert len(shared) == 2
+    declared = {r.run_id: r.steps for r in plan.experiments["first"]}
+    for experiment in ("first", "budget"):
+        tasks = {t.run_id: t for t in plan.tasks(experiment)}
+        for run_id in shared:
+            assert plan.owner[run_id] == "first"
+            assert tasks[run_id].steps == max(declared[run_id], epochs)
+            assert tasks[run_id].budgets == tuple(sorted({declared[run_id], epochs}))
+            assert {declared[run_id], epochs} <= set(tasks[run_id].evaluations())
+    assert shared.isdisjoint(t.run_id for t in plan.tasks("budget", owned_only=True))
+    assert shared <= {t.run_id for t in plan.tasks("first", owned_only=True)}
+    assert {r.steps for r in plan.experiments["budget"]} == {epochs}  # declared, not trained
+    assert plan.owners("budget") == ["first", "budget"]
+    assert plan.owners("first") == ["first"]
+
+
+def test_an_experiment_that_owns_nothing_has_no_slices(tiny, plan_of):
+    tiny["experiments"]["budget"] |= {"l2": [0.01, 0.02], "seeds": [0]}
+    plan = plan_of(tiny)
+    assert plan.slices("budget") == []
+    assert plan.owners("budget") == ["first"]
+    assert len(plan.tasks("budget")) == 2
+
+
+@given(count=st.integers(1, 60))
+def test_slices_partition_the_runs(plan_of, count):
+    plan = plan_of({**TINY_GRID, "experiments": {k: {**v, "slices": count} for k, v in EXPERIMENTS.items()}})
+    for experiment in plan.experiments:
+        owned = [t.run_id for t in plan.tasks(experiment, owned_only=True)]
+        slices = plan.slices(experiment)
+        assert sorted(t.run_id for s in slices for t in s.tasks) == sorted(owned)
+        assert all(s.tasks for s in slices)
+        assert len({s.name for s in slices}) == len(slices)
+        assert all(s.count == count and 1 <= s.index <= count for s in slices)
+        by_hand = [t.run_id for i in range(1, count + 1) for t in plan.slice(experiment, i, count).tasks]
+        assert sorted(by_hand) == sorted(t.run_id for t in plan.tasks(experiment))
+
+
+NET = {"kind": "fc", "hidden_layers": 1, "width": 4}
+SAMPLES = {"name": "digits", "train": 64, "test": 100}
+COMMON = {"shows": "x", "model": NET, "data": SAMPLES, "horizon": {"epochs": 10}}
+EXPERIMENTS = {
+    "a": {**COMMON, "lr": [0.1, 0.2, 0.3], "l2": [0, 0.01, 0.1], "seeds": [0, 1]},
+    "b": {**COMMON, "lr": [0.3, 0.4], "l2": [0, 0.01, 0.2]},
+}
+TINY_GRID = {"about": "x", "figures": {}}
+
+
+@given(
+    count=st.integers(1, 12),
+    l2=st.lists(st.integers(1, 100).map(lambda i: i / 100), min_size=1, max_size=6, unique=True),
+    seeds=st.lists(st.integers(0, 20), min_size=1, max_size=3, unique=True),
+)
+def test_a_runs_slice_does_not_depend_on_the_others(plan_of, count, l2, seeds):
+    def places(l2, seeds):
+        plan = plan_of({**TINY_GRID, "experiments": {"a": {**EXPERIMENTS["a"], "l2": l2, "seeds": seeds}}})
+        return {t.run_id: i for i in range(1, count + 1) for t in plan.slice("a", i, count).tasks}
+
+    alone, grown = places(l2, seeds), places([0, *reversed(l2), 7.0], [99, *seeds])
+    assert alone == {run_id: place for run_id, place in grown.items() if run_id in alone}
+
+
+def test_slices_are_not_all_one(plan_of):
+    plan = plan_of({**TINY_GRID, "experiments": {"a": {**EXPERIMENTS["a"], "seeds": list(range(20))}}})
+    sizes = [len(plan.slice("a", i, 4).tasks) for i in range(1, 5)]
+    assert sum(sizes) == 180
+    assert min(sizes) > 20
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"l2": [0, 0.01, 0.03]},
+        {"seeds": [1]},
+        {"momentum": 0.9},
+        {"precision": "float64"},
+        {"horizon": {"t_lr_l2": 2.1, "t_lr": 110}},
+        {"evaluation": {"ratio": 1.05}},
+        {"evaluation": {"every_epoch_up_to": 3}},
+        {"evaluation": {"every_epochs": 2}},
+    ],
+    ids=str,
+)
+def test_the_markers_name_changes_with_what_is_trained(tiny, plan_of, change):
+    tiny["experiments"] = {"first": tiny["experiments"]["first"] | {"slices": 1}}
+    tiny |= {"figures": {}, "theory": {}}
+    before = names(plan_of(tiny))
+    tiny["experiments"]["first"] |= change
+    assert set(before).isdisjoint(names(plan_of(tiny)))
+
+
+def test_the_markers_name_changes_with_the_numerics_version(tiny, plan_of, monkeypatch):
+    before = names(plan_of(tiny))
+    monkeypatch.setattr(plan_module, "NUMERICS_VERSION", plan_module.NUMERICS_VERSION + 1)
+    assert set(before).isdisjoint(names(plan_of(tiny)))
+
+
+def test_the_markers_name_changes_with_a_longer_horizon_elsewhere(tiny, plan_of):
+    tiny["experiments"]["first"]["slices"] = 1
+    before = names(plan_of(tiny))
+    tiny["experiments"]["budget"]["horizon"] = {"epochs": 10_000}
+    assert set(before).isdisjoint(names(plan_of(tiny)))
+
+
+def test_the_markers_name_changes_with_nothing_else(tiny, plan_of):
+    before = names(plan_of(tiny))
+    tiny |= {
+        "about": "another text",
+        "device": "cuda",
+        "threads": 7,
+        "runtime_minutes": 3,
+        "train": False,
+        "reuse": False,
+        "data_dir": "/elsewhere",
+        "keep_final_state": True,
+        "figures": {},
+        "theory": {},
+    }
+    tiny["experiments"]["first"] |= {"shows": "another caption", "batch": 0, "momentum": 0}
+    tiny["experiments"]["first"]["horizon"] |= {"cap_epochs": 10_000}
+    tiny["experiments"]["budget"]["evaluation"] = {"ratio": 1.01}  # the owner's grid counts
+    tiny["experiments"]["other"] = EXPERIMENTS["b"]
+    assert names(plan_of(tiny)) == before
+    assert all(re.fullmatch(r"[1-3]of3-[0-9a-f]{10}", name) for name in before)
+
+
+def test_growing_a_grid_leaves_the_slices_without_new_runs_alone(tiny, plan_of):
+    tiny["experiments"]["first"]["slices"] = 16
+    before = set(names(plan_of(tiny)))
+    tiny["experiments"]["first"]["l2"].append(0.05)
+    after = set(names(plan_of(tiny)))
+    new = len(plan_of(tiny).tasks("first")) - 6
+    assert new == 2
+    assert 1 <= len(after - before) <= new
+
+
+def test_capped_and_skipped_runs(tiny, plan_of):
+    tiny["experiments"]["first"]["horizon"]["cap_epochs"] = 500
+    runs = plan_of(tiny).experiments["first"]
+    assert [(r.steps, r.capped) for r in runs] == [(500, True)] * 3 + [(200, False), (400, False), (200, False)]
+    tiny["experiments"]["first"]["horizon"]["beyond_cap"] = "skip"
+    assert [r.steps for r in plan_of(tiny).experiments["first"]] == [200, 400, 200]
+
+
+def test_a_grid_that_is_skipped_whole(tiny, plan_of):
+    tiny["experiments"]["first"]["horizon"] |= {"cap_epochs": 1, "beyond_cap": "skip"}
+    with pytest.raises(UserError, match=r"config/tiny\.yaml: experiments\.first: .*cap_epochs"):
+        plan_of(tiny)
+
+
+@pytest.mark.parametrize("value", [1e-200, 1e-300])
+def test_rates_too_small_for_a_number(tiny, plan_of, value):
+    """Within the range of the configuration, yet η·λ underflows or t/(η·λ) overflows."""
+    tiny["experiments"]["first"] |= {"lr": [value], "l2": [1e-20, value]}
+    with pytest.raises(UserError, match=r"experiments\.first"):
+        plan_of(tiny)
+
+
+def test_an_unknown_experiment(tiny, plan_of):
+    with pytest.raises(UserError, match=r"--experiment nope.*first, budget"):
+        plan_of(tiny).slice("nope", 1, 1)
+
+
+def test_the_summarys_key(tiny, plan_of):
+    before = plan_of(tiny)
+    tiny["experiments"]["budget"]["horizon"] = {"epochs": 60}
+    tiny["experiments"]["first"]["shows"] = "something else"
+    after = plan_of(tiny)
+    assert before.key("first") == after.key("first")
+    assert before.key("budget") != after.key("budget")
+    tiny["experiments"]["budget"]["horizon"] = {"epochs": 70, "cap_epochs": 60}
+    assert plan_of(tiny).key("budget") != after.key("budget")  # the same steps, now capped
+
+
+def test_runs_that_can_share_a_batch(tiny, plan_of):
+    tiny["experiments"]["first"]["horizon"] = {"epochs": 300}
+    tiny["experiments"]["budget"] |= {"horizon": {"epochs": 300}, "l2": [0.04]}
+    plan = plan_of(tiny)
+    keys = {t.batch_key() for e in plan.experiments for t in plan.tasks(e)}
+    assert len(keys) == 1
+    for change in ({"momentum": 0.9}, {"batch": 16}, {"model": NET | {"width": 5}}, {"horizon": {"epochs": 30_000}}):
+        tiny["experiments"]["budget"] = {**EXPERIMENTS["b"], "lr": [0.7], "horizon": {"epochs": 300}, **change}
+        assert plan_of(tiny).tasks("budget")[0].batch_key() not in keys
