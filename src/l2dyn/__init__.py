@@ -7,8 +7,13 @@ every parse, and practitioners may want the theory without torch.
 import importlib
 
 __version__ = "0.1.0"
-_EXPORTS = {"theory": "l2dyn.theory", "time_to_peak": "l2dyn.metrics"}
-__all__ = ["theory", "time_to_peak"]
+_EXPORTS = {
+    "AutoL2": "l2dyn.auto_l2",
+    "predict_l2": "l2dyn.prediction",
+    "theory": "l2dyn.theory",
+    "time_to_peak": "l2dyn.metrics",
+}
+__all__ = ["AutoL2", "predict_l2", "theory", "time_to_peak"]
 
 
 def __getattr__(name: str):

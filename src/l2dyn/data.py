@@ -7,6 +7,7 @@ code; `load` reads the prepared file and verifies it again; `samples` picks and 
 import hashlib
 import io
 import logging
+import pickle
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from l2dyn.errors import UserError
-from l2dyn.runs.datasets import DATASETS
+from l2dyn.runs.datasets import DATASETS, input_shape
 from l2dyn.runs.files import results_folder, set_aside, write_atomically
 from l2dyn.runs.spec import DataSpec
 
@@ -113,11 +114,13 @@ def samples(spec: DataSpec, arrays: dict[str, np.ndarray]) -> Samples:
 def inputs(spec: DataSpec, images: np.ndarray) -> np.ndarray:
     """Scaled float64 inputs [n, pixels] of uint8 images, as the DataSpec says.
 
-    "standardize": pixels in [0, 1] minus the data set's mean, over its std, per channel. "unit": every image
-    scaled to norm √(pixels), so that x·x/pixels = 1 for each.
+    Images are averaged over windows of pool × pool pixels first. "standardize": pixels in [0, 1] minus the data set's
+    mean, over its std, per channel. "unit": every image scaled to norm √(pixels), so that x·x/pixels = 1 for each.
     """
     info = DATASETS[spec.name]
-    values = images.astype(np.float64) / 255.0
+    height, width, channels = input_shape(spec.name, spec.pool)
+    values = images[:, : height * spec.pool, : width * spec.pool].astype(np.float64) / 255.0
+    values = values.reshape(-1, height, spec.pool, width, spec.pool, channels).mean(axis=(2, 4))
     if spec.scaling == "standardize":
         return ((values - np.array(info.mean)) / np.array(info.std)).reshape(len(images), -1)
     values = values.reshape(len(images), -1)
@@ -154,23 +157,57 @@ def _digits(data_dir: str | None):
 
 def _mnist(data_dir: str | None):
     """MNIST through torchvision: from `data_dir`/MNIST/raw, or downloaded (with its checksum) beside the results."""
-    try:
-        from torchvision.datasets import MNIST
-    except ImportError:
-        raise UserError("data set mnist needs torchvision; install it with: pip install torchvision") from None
-    root = Path(data_dir) if data_dir else results_folder() / "data" / "torchvision"
-    if data_dir and not (root / "MNIST" / "raw").is_dir():
-        raise UserError(f"{root}: data_dir holds no MNIST/raw folder with the four idx files")
-    try:
-        splits = [MNIST(str(root), train=train, download=not data_dir) for train in (True, False)]
-    except (RuntimeError, OSError, ValueError, EOFError, AssertionError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        if data_dir:
-            raise UserError(f"{root / 'MNIST' / 'raw'}: a file of MNIST is missing or damaged ({reason})") from None
-        remedy = "set data_dir or L2DYN_DATA to a folder that holds MNIST/raw"
-        raise UserError(f"mnist: could not be downloaded ({reason}); {remedy}") from None
+    splits = _torchvision("MNIST", data_dir, folder="MNIST/raw")
     (train, test) = ((split.data.numpy()[..., None], split.targets.numpy()) for split in splits)
     return train, test
 
 
-_SOURCES = {"digits": _digits, "mnist": _mnist}
+def _cifar10(data_dir: str | None):
+    """CIFAR-10 from the Parquet files in `data_dir`/cifar10, else through torchvision as MNIST."""
+    folder = Path(data_dir) / "cifar10" if data_dir else None
+    if folder and folder.is_dir():
+        return tuple(_parquet_split(folder, split) for split in ("train", "test"))
+    splits = _torchvision("CIFAR10", data_dir, folder="cifar10 or cifar-10-batches-py")
+    return tuple((split.data, np.asarray(split.targets)) for split in splits)
+
+
+def _parquet_split(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of the files `split-*.parquet`: columns img.bytes (PNG) and label."""
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    paths = sorted(folder.glob(f"{split}-*.parquet"))
+    if not paths:
+        raise UserError(f"{folder}: holds no {split}-*.parquet")
+    images, labels = [], []
+    for path in paths:
+        try:
+            table = pq.read_table(path, columns=["img", "label"])
+            images += [np.asarray(Image.open(io.BytesIO(cell["bytes"]))) for cell in table.column("img").to_pylist()]
+            labels += table.column("label").to_pylist()
+        except Exception as error:  # whatever the decoders say, the file is not what it should be
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+            raise UserError(f"{path}: a damaged file of CIFAR-10 ({reason})") from None
+    return np.stack(images), np.asarray(labels)
+
+
+def _torchvision(name: str, data_dir: str | None, folder: str) -> list:
+    """The train and test split of a torchvision data set, from `data_dir` or downloaded beside the results."""
+    try:
+        from torchvision import datasets
+    except ImportError:
+        raise UserError(f"data set {name} needs torchvision; install it with: pip install torchvision") from None
+    root = Path(data_dir) if data_dir else results_folder() / "data" / "torchvision"
+    if data_dir and not any((root / name).is_dir() for name in folder.split(" or ")):
+        raise UserError(f"{root}: data_dir holds no folder {folder} with the files of {name}")
+    try:
+        return [getattr(datasets, name)(str(root), train=train, download=not data_dir) for train in (True, False)]
+    except (RuntimeError, OSError, ValueError, EOFError, AssertionError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if data_dir:
+            raise UserError(f"{root}: a file of {name} is missing or damaged ({reason})") from None
+        remedy = f"set data_dir or L2DYN_DATA to a folder that holds {folder}"
+        raise UserError(f"{name}: could not be downloaded ({reason}); {remedy}") from None
+
+
+_SOURCES = {"digits": _digits, "mnist": _mnist, "cifar10": _cifar10}

@@ -73,6 +73,19 @@ class FigureJob:
         columns = {"panel": panel, "series": series, "x": np.asarray(x), "y": np.asarray(y), **more, "run_ids": run_ids}
         self.plotted.append(pd.DataFrame(columns))
 
+    def describe_model(self, experiment: str) -> str:
+        """An experiment's net in a few words."""
+        model = self.config.experiments[experiment].model
+        if model.kind == "fc":
+            return f"FC of {model.hidden_layers} × {model.width}"
+        if model.kind == "wrn":
+            return f"WRN-{model.depth}-{model.width}"
+        return f"CNN {'with' if model.batch_norm else 'without'} batch norm"
+
+    def seeds(self, *experiments: str) -> str:
+        """How many seeds each experiment has, as "1, 3"."""
+        return ", ".join(str(len(self.config.experiments[name].seeds)) for name in experiments)
+
     def small_print(self, *summaries: pd.DataFrame, note: str = "") -> str:
         """Scale, data sets, what is missing or outdated, the code's revision, and a note of the figure's own."""
         rows = pd.concat(summaries) if summaries else pd.DataFrame()

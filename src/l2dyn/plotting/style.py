@@ -52,14 +52,15 @@ def use_style() -> None:
     )
 
 
-def panels(count: int, height: float = 1.95) -> tuple[Figure, np.ndarray]:
-    """A row of panels over the text width, lettered (a), (b), … above their top left corners."""
-    figure, axes = plt.subplots(1, count, figsize=(TEXT_WIDTH, height), layout="constrained", squeeze=False)
-    figure.get_layout_engine().set(rect=(0, 0.055, 1, 0.945))  # the strip below is for the small print
-    for letter, ax in zip("abcdef", axes[0], strict=False):
+def panels(columns: int, rows: int = 1, height: float = 1.95) -> tuple[Figure, list[Axes]]:
+    """Panels over the text width, row by row, lettered (a), (b), … above their top left corners; height of a row."""
+    figure, axes = plt.subplots(rows, columns, figsize=(TEXT_WIDTH, rows * height), layout="constrained", squeeze=False)
+    strip = 0.11 / (rows * height)  # below, for the small print
+    figure.get_layout_engine().set(rect=(0, strip, 1, 1 - strip))
+    for letter, ax in zip("abcdef", axes.flat, strict=False):
         ax.set_title(f"({letter})", loc="left", fontweight="bold", pad=3)
         sns.despine(ax=ax)
-    return figure, axes[0]
+    return figure, list(axes.flat)
 
 
 def learning_rate_colors(rates: Sequence[float]) -> dict[float, tuple]:

@@ -15,7 +15,16 @@ from l2dyn.errors import UserError
 from l2dyn.runs.datasets import DATASETS
 from l2dyn.runs.files import ROOT
 from l2dyn.runs.horizons import EvaluationGrid, Horizon
-from l2dyn.runs.spec import DataSpec, FullyConnectedSpec
+from l2dyn.runs.spec import (
+    MODELS,
+    AugmentationSpec,
+    AutoL2Spec,
+    ConvNetSpec,
+    DataSpec,
+    FullyConnectedSpec,
+    RunSpec,
+    WideResNetSpec,
+)
 
 
 def _no_truth_value(value):
@@ -40,8 +49,8 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ModelConfig(Section):
-    """A net. `hidden_layers` layers of `width` ReLU units and a linear readout."""
+class FullyConnectedConfig(Section):
+    """`hidden_layers` layers of `width` ReLU units and a linear readout."""
 
     kind: Literal["fc"]
     hidden_layers: Count
@@ -55,14 +64,94 @@ class ModelConfig(Section):
         return FullyConnectedSpec(**self.model_dump())
 
 
+class ConvNetConfig(Section):
+    """Two blocks of two convolutions and a max pooling, a dense layer, a readout; see ConvNetSpec."""
+
+    kind: Literal["convnet"]
+    channels: tuple[Count, Count, Count, Count] = ConvNetSpec.channels
+    dense: Count = ConvNetSpec.dense
+    pool: Count = ConvNetSpec.pool
+    pool_stride: Count = ConvNetSpec.pool_stride
+    batch_norm: bool = False
+    norm_statistics: Literal["batch", "running"] = "batch"
+    norm_group: NaturalNumber = 0
+    weight_std: Positive = ConvNetSpec.weight_std
+
+    def spec(self) -> ConvNetSpec:
+        """The floor-0 spec of this net."""
+        return ConvNetSpec(**self.model_dump())
+
+
+class WideResNetConfig(Section):
+    """WRN-depth-width; see WideResNetSpec."""
+
+    kind: Literal["wrn"]
+    depth: Count
+    width: Count
+    norm_statistics: Literal["batch", "running"] = "batch"
+    norm_group: NaturalNumber = 0
+    weight_std: Positive = WideResNetSpec.weight_std
+
+    @model_validator(mode="after")
+    def _whole_blocks(self):
+        if self.depth < 10 or (self.depth - 4) % 6:
+            raise ValueError(f"depth: a Wide ResNet has 6n + 4 layers, n at least 1, not {self.depth}")
+        return self
+
+    def spec(self) -> WideResNetSpec:
+        """The floor-0 spec of this net."""
+        return WideResNetSpec(**self.model_dump())
+
+
+ModelConfig = Annotated[FullyConnectedConfig | ConvNetConfig | WideResNetConfig, Field(discriminator="kind")]
+
+
+class AutoL2Config(Section):
+    """The AutoL2 schedule, see AutoL2Spec; it starts at the experiment's l2."""
+
+    factor: Annotated[float, Field(gt=0, lt=1), BeforeValidator(_no_truth_value)] = AutoL2Spec.factor
+    cooldown: NaturalNumber = AutoL2Spec.cooldown
+    interval: Positive = AutoL2Spec.interval
+    min_l2: NonNegative = AutoL2Spec.min_l2
+    trigger: Literal["either", "loss", "error"] = AutoL2Spec.trigger
+
+    def spec(self) -> AutoL2Spec:
+        """The same as a plain value."""
+        return AutoL2Spec(**self.model_dump())
+
+
+class AugmentationConfig(Section):
+    """Random changes of the training images, see AugmentationSpec."""
+
+    flip: bool = False
+    crop: NaturalNumber = 0
+    mixup: NonNegative = 0.0
+
+    def spec(self) -> AugmentationSpec:
+        """The same as a plain value."""
+        return AugmentationSpec(**self.model_dump())
+
+
+class ScheduleConfig(Section):
+    """A piecewise-constant learning rate: multiplied by `factor` at these fractions of the horizon."""
+
+    factor: Annotated[float, Field(gt=0, lt=1), BeforeValidator(_no_truth_value)] = RunSpec.lr_decay_factor
+    at: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)]
+
+    def fields(self, epochs: float) -> dict:
+        """The RunSpec's fields for a run of so many epochs."""
+        return {"lr_decay_epochs": tuple(round(part * epochs, 9) for part in self.at), "lr_decay_factor": self.factor}
+
+
 class DataConfig(Section):
     """Which samples: the first `train` and `test` of each split, in canonical order."""
 
-    name: Literal["digits", "mnist"]
+    name: Literal["digits", "mnist", "cifar10"]
     train: Count
     test: Count
     labels: Literal["class", "parity"] = "class"
     scaling: Literal["standardize", "unit"] = "standardize"
+    pool: Count = 1
 
     @model_validator(mode="after")
     def _fits(self):
@@ -84,6 +173,7 @@ class HorizonConfig(Section):
     t_lr_l2: Positive | None = None
     t_l2: Positive | None = None
     t_lr: Positive | None = None
+    epochs_without_l2: Positive | None = None
     cap_epochs: Positive | None = None
     beyond_cap: Literal["cut", "skip"] = "cut"
 
@@ -92,7 +182,7 @@ class HorizonConfig(Section):
         given = [k for k in ("epochs", "t_lr_l2", "t_l2") if getattr(self, k) is not None]
         if len(given) > 1:
             raise ValueError(f"give one of {' and '.join(given)}, not both")
-        if not given and self.t_lr is None:
+        if not given and self.t_lr is None and self.epochs_without_l2 is None:
             raise ValueError("give one of epochs, t_lr_l2, t_l2 (and t_lr for l2 = 0)")
         return self
 
@@ -107,6 +197,7 @@ class EvaluationConfig(Section):
     ratio: Ratio = 1.1
     every_epoch_up_to: NaturalNumber = 0
     every_epochs: NonNegative = 0.0
+    train_samples: NaturalNumber = 0
 
     def grid(self) -> EvaluationGrid:
         """The same as a plain value."""
@@ -126,6 +217,9 @@ class ExperimentConfig(Section):
     batch: NaturalNumber = 0
     loss: Literal["cross_entropy", "mse"] = "cross_entropy"
     precision: Literal["float32", "float64"] = "float32"
+    auto_l2: AutoL2Config | None = None
+    lr_schedule: ScheduleConfig | None = None
+    augmentation: AugmentationConfig = AugmentationConfig()
     horizon: HorizonConfig
     evaluation: EvaluationConfig = EvaluationConfig()
     slices: Count = 1
@@ -134,6 +228,16 @@ class ExperimentConfig(Section):
     def _consistent(self):
         if self.batch > self.data.train:
             raise ValueError(f"batch: {self.batch} is more than the {self.data.train} training samples")
+        if isinstance(self.model, FullyConnectedConfig):
+            for key in ("auto_l2", "lr_schedule"):
+                if getattr(self, key) is not None:
+                    raise ValueError(f"{key}: for convolutional nets; the batched ensemble has none")
+            if self.augmentation != AugmentationConfig():
+                raise ValueError("augmentation: for convolutional nets; the batched ensemble has none")
+        if self.auto_l2 is not None and (0 in self.l2 or self.horizon.epochs is None):
+            raise ValueError("auto_l2: starts at l2 > 0 and needs horizon.epochs")
+        if self.evaluation.train_samples > self.data.train:
+            raise ValueError(f"evaluation.train_samples: more than the {self.data.train} training samples")
         if self.data.labels == "parity" and self.loss != "mse":
             raise ValueError("loss: parity labels (±1, one output) go with loss mse")
         for key in ("lr", "l2", "seeds"):
@@ -141,8 +245,8 @@ class ExperimentConfig(Section):
             if len(set(values)) != len(values):
                 raise ValueError(f"{key}: a value stands there twice")
         horizon = self.horizon
-        if 0 in self.l2 and horizon.epochs is None and horizon.t_lr is None:
-            raise ValueError("horizon: l2 holds 0, so give t_lr or epochs")
+        if 0 in self.l2 and not (horizon.epochs or horizon.t_lr or horizon.epochs_without_l2):
+            raise ValueError("horizon: l2 holds 0, so give epochs_without_l2, t_lr or epochs")
         if any(self.l2) and horizon.epochs is None and horizon.t_lr_l2 is None and horizon.t_l2 is None:
             raise ValueError("horizon: l2 holds values above 0, so give epochs, t_lr_l2 or t_l2")
         return self
@@ -265,7 +369,7 @@ def _validated(model, values, where: str):
         # a misspelt key is reported as missing, too: name the one that stands in the file
         first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+        key = _key(first["loc"])
         if first["type"] == "extra_forbidden":
             known = ", ".join(_keys_at(model, first["loc"][:-1]))
             raise UserError(f"{where}: unknown key {key}{f'; known here: {known}' if known else ''}{more}") from None
@@ -285,11 +389,26 @@ def _keys_at(model, location) -> list[str]:
             inner = [k for k in typing.get_args(kind) if k not in (str, type(None))]
             if typing.get_origin(kind) in (dict, list) and parts:
                 parts.pop(0)  # the name of an entry, the index in a list
+            tagged = [k for k in inner if parts and parts[0] in MODELS and _tag(k) == parts[0]]
+            if tagged:
+                parts.pop(0)
             if not inner:
                 return []
-            kind = inner[-1] if typing.get_origin(kind) is dict else inner[0]
+            kind = inner[-1] if typing.get_origin(kind) is dict else (tagged or inner)[0]
         model = kind
     return list(model.model_fields)
+
+
+def _tag(kind) -> str | None:
+    """The value of `kind:` that chooses this section among others."""
+    fields = getattr(kind, "model_fields", {})
+    return typing.get_args(fields["kind"].annotation)[0] if "kind" in fields else None
+
+
+def _key(location) -> str:
+    """A location as a reader of the YAML file would write it: without the tag that pydantic puts after `model`."""
+    pairs = zip((None, *location), location, strict=False)
+    return ".".join(str(part) for before, part in pairs if before != "model" or part not in MODELS) or "(top level)"
 
 
 class _Loader(yaml.SafeLoader):

@@ -41,4 +41,23 @@ DATASETS: dict[str, DatasetInfo] = {
         mean=(0.1307,),
         std=(0.3081,),
     ),
+    "cifar10": DatasetInfo(
+        title="CIFAR-10",
+        checksum="0230cd24b345e3b3dc9bf2fa65869f616335773c7fd7c87e4acae6a32383f915",
+        train=50000,
+        test=10000,
+        shape=(32, 32, 3),
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2470, 0.2435, 0.2616),
+    ),
 }
+
+
+def input_shape(name: str, pool: int = 1) -> tuple[int, int, int]:
+    """(height, width, channels) of a data set's images after averaging over pool × pool pixels.
+
+    >>> input_shape("digits", pool=2)
+    (14, 14, 1)
+    """
+    height, width, channels = DATASETS[name].shape
+    return height // pool, width // pool, channels

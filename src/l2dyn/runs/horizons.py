@@ -8,15 +8,16 @@ from dataclasses import dataclass
 class Horizon:
     """A declared training time, exactly one of the first three for λ > 0; times t are in epochs.
 
-    epochs: a fixed number. t_lr_l2: t·η·λ. t_l2: t·λ. t_lr: t·η, for runs at λ = 0 (they fall back to `epochs`).
-    cap_epochs: the longest a run may get; beyond_cap "cut" trains that long and marks the run `capped`, "skip" leaves
-    the run out of the grid.
+    epochs: a fixed number. t_lr_l2: t·η·λ. t_l2: t·λ. For runs at λ = 0: epochs_without_l2, a number that no cap
+    touches, or t_lr, t·η; without either they fall back to `epochs`. cap_epochs: the longest a run may get; beyond_cap
+    "cut" trains that long and marks the run `capped`, "skip" leaves the run out of the grid.
     """
 
     epochs: float | None = None
     t_lr_l2: float | None = None
     t_l2: float | None = None
     t_lr: float | None = None
+    epochs_without_l2: float | None = None
     cap_epochs: float | None = None
     beyond_cap: str = "cut"
 
@@ -28,6 +29,8 @@ class Horizon:
         >>> Horizon(t_lr_l2=2.0, cap_epochs=100).steps(lr=0.5, l2=0.01, steps_per_epoch=1)
         (100, True)
         """
+        if l2 == 0 and self.epochs_without_l2 is not None:
+            return max(1, round(self.epochs_without_l2 * steps_per_epoch)), False
         epochs = self._epochs(lr, l2)
         capped = self.cap_epochs is not None and epochs > self.cap_epochs * (1 + 1e-9)  # beyond rounding
         if capped:
@@ -42,7 +45,7 @@ class Horizon:
         if self.epochs is not None:
             return self.epochs
         if l2 == 0:
-            raise ValueError("no horizon for l2 = 0: give t_lr or epochs")
+            raise ValueError("no horizon for l2 = 0: give epochs_without_l2, t_lr or epochs")
         if self.t_lr_l2 is not None:
             return self.t_lr_l2 / (lr * l2)
         if self.t_l2 is not None:
@@ -55,12 +58,14 @@ class EvaluationGrid:
     """The steps at which a run is measured; its grid does not depend on its horizon.
 
     ratio: between log-spaced steps (at most 1.1). every_epoch_up_to: also after each epoch up to this one.
-    every_epochs: measure at this interval instead (0: log-spaced).
+    every_epochs: measure at this interval instead (0: log-spaced). train_samples: how many of the training samples, the
+    first ones, train_loss and train_error are taken on (0: all).
     """
 
     ratio: float = 1.1
     every_epoch_up_to: int = 0
     every_epochs: float = 0.0
+    train_samples: int = 0
 
     def steps(self, limit: int, steps_per_epoch: int, budgets: tuple[int, ...] = ()) -> list[int]:
         """Sorted steps from 0 to `limit`, both included, and every budget up to it.
@@ -84,4 +89,9 @@ class EvaluationGrid:
 
     def describe(self) -> list:
         """What a marker's name carries of the grid."""
-        return [self.ratio, self.every_epoch_up_to, self.every_epochs]
+        return [
+            self.ratio,
+            self.every_epoch_up_to,
+            self.every_epochs,
+            *([self.train_samples] if self.train_samples else []),
+        ]

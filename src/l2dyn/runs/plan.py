@@ -4,6 +4,7 @@ Everything here is a pure function of the configuration (and, for the slices of 
 of what is done: that is what keeps the DAG's shape and params stable.
 """
 
+import dataclasses
 import hashlib
 import math
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from l2dyn.errors import UserError
 from l2dyn.runs.config import ExperimentConfig, ScaleConfig
 from l2dyn.runs.horizons import EvaluationGrid
-from l2dyn.runs.spec import NUMERICS_VERSION, RunSpec, canonical_json
+from l2dyn.runs.spec import NUMERICS_VERSION, FullyConnectedSpec, RunSpec, canonical_json
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,13 @@ class Task:
         return self.grid.steps(self.steps, self.spec.steps_per_epoch, self.budgets)
 
     def batch_key(self) -> str:
-        """Equal for runs that can train as one stacked batch: same net, samples, loss, batch and horizon class."""
+        """Equal for runs that can train as one stacked batch: same net, samples, loss, batch and horizon class.
+
+        A convolutional net trains alone.
+        """
         spec = self.spec
+        if not isinstance(spec.model, FullyConnectedSpec):
+            return spec.run_id
         horizon_class = int(math.log(self.steps, 16))
         return repr((spec.model, spec.data, spec.loss, spec.batch, spec.precision, spec.momentum > 0, horizon_class))
 
@@ -141,14 +147,14 @@ def _bucket(run_id: str, count: int) -> int:
 
 
 def _expand(scale: str, name: str, config: ExperimentConfig) -> list[PlannedRun]:
-    model, data, horizon = config.model.spec(), config.data.spec(), config.horizon.horizon()
+    horizon = config.horizon.horizon()
     runs = []
     for lr in config.lr:
         for l2 in config.l2:
             for seed in config.seeds:
                 spec = RunSpec(
-                    model=model,
-                    data=data,
+                    model=config.model.spec(),
+                    data=config.data.spec(),
                     lr=lr,
                     l2=l2,
                     momentum=config.momentum,
@@ -157,6 +163,9 @@ def _expand(scale: str, name: str, config: ExperimentConfig) -> list[PlannedRun]
                     init_seed=seed,
                     order_seed=seed,
                     precision=config.precision,
+                    auto_l2=config.auto_l2.spec() if config.auto_l2 else None,
+                    augmentation=config.augmentation.spec(),
+                    augmentation_seed=seed,
                 )
                 try:
                     declared = horizon.steps(lr, l2, spec.steps_per_epoch)
@@ -166,6 +175,9 @@ def _expand(scale: str, name: str, config: ExperimentConfig) -> list[PlannedRun]
                         f"{where}: lr {lr:g} with l2 {l2:g} asks for more steps than can be counted"
                     ) from None
                 if declared is not None:
+                    if config.lr_schedule:
+                        epochs = declared[0] / spec.steps_per_epoch
+                        spec = dataclasses.replace(spec, **config.lr_schedule.fields(epochs))
                     runs.append(PlannedRun(spec, *declared))
     if not runs:
         raise UserError(f"config/{scale}.yaml: experiments.{name}: every (lr, l2) pair lies beyond horizon.cap_epochs")

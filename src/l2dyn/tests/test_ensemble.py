@@ -1,5 +1,6 @@
 """The batched ensemble against plain PyTorch: nn.Sequential and torch.optim.SGD, one net at a time."""
 
+import dataclasses
 import json
 import math
 from itertools import pairwise
@@ -16,6 +17,7 @@ from l2dyn.runs.horizons import EvaluationGrid
 from l2dyn.runs.plan import Task
 from l2dyn.runs.spec import DataSpec, FullyConnectedSpec, RunSpec
 from l2dyn.training.ensemble import Ensemble
+from l2dyn.training.inputs import Images
 from l2dyn.training.order import epoch_permutation
 
 GOLDEN = Path(__file__).parent / "golden_ensemble.json"
@@ -156,13 +158,21 @@ def test_ntk_parameterization_is_the_standard_net_at_rescaled_rates():
     np.testing.assert_allclose(a["param_norm"] * math.sqrt(m2), b["param_norm"], rtol=1e-6)
 
 
-def test_scaling_on_the_device_is_that_of_data_inputs():
-    for scaling in ("standardize", "unit"):
-        samples = make_samples(scaling=scaling)
-        ensemble = Ensemble([make_task(samples)], samples)
-        pixels = torch.from_numpy(samples.train_images.reshape(len(samples.train_images), -1))
-        expected = data.inputs(samples.spec, samples.train_images)
-        np.testing.assert_allclose(ensemble._inputs(pixels).numpy(), expected, rtol=1e-12, atol=1e-12)
+@pytest.mark.parametrize("once", [True, False])
+@pytest.mark.parametrize("scaling", ["standardize", "unit"])
+@pytest.mark.parametrize("pool", [1, 2, 3])
+def test_scaling_on_the_device_is_that_of_data_inputs(monkeypatch, once, scaling, pool):
+    if not once:
+        monkeypatch.setattr("l2dyn.training.inputs.SCALED_ONCE", 0)
+    samples = make_samples(scaling=scaling)
+    spec = dataclasses.replace(samples.spec, pool=pool)
+    images = Images(spec, samples.train_images, torch.float64, "cpu")
+    expected = data.inputs(spec, samples.train_images)
+    np.testing.assert_allclose(images.take().flatten(1).numpy(), expected, rtol=1e-12, atol=1e-12)
+    chosen = torch.tensor([[3, 1], [0, 7]])
+    np.testing.assert_allclose(
+        images.take(chosen).flatten(-3).numpy(), expected[chosen.numpy()], rtol=1e-12, atol=1e-12
+    )
 
 
 def test_divergence_is_recorded_and_stops_nobody():

@@ -8,13 +8,12 @@ import bisect
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from l2dyn.data import Samples, parity
+from l2dyn.data import Samples
 from l2dyn.nets.fully_connected import (
     StackedFullyConnected,
     cross_entropy,
@@ -22,26 +21,15 @@ from l2dyn.nets.fully_connected import (
     half_mse,
     half_mse_delta,
 )
-from l2dyn.runs.datasets import DATASETS
+from l2dyn.runs.datasets import input_shape
 from l2dyn.runs.plan import Task
 from l2dyn.runs.records import COLUMNS
+from l2dyn.training.finished import Finished
+from l2dyn.training.inputs import Images, targets
 from l2dyn.training.order import DataOrder
 
 LOSSES = {"cross_entropy": (cross_entropy, cross_entropy_delta), "mse": (half_mse, half_mse_delta)}
 CHUNK = 2048  # samples evaluated at once
-SCALED_ONCE = 2**26  # bytes: inputs up to this size are kept scaled, larger ones are scaled when they are used
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A member that leaves the ensemble: its status, steps trained, columns, and what it cost."""
-
-    task: Task
-    status: str  # "finished" or "diverged"
-    steps: int
-    columns: dict[str, np.ndarray]
-    wall_s: float  # its share of the ensemble's time
-    state: dict[str, list[Tensor]]  # parameters and velocities at the end
 
 
 class Ensemble:
@@ -59,12 +47,16 @@ class Ensemble:
         self.with_momentum = first.momentum > 0
         self.step = 0
         self._measure, self._delta = LOSSES[first.loss]
-        self._samples = samples.spec
-        self._train = self._tensors(samples, samples.train_images, samples.train_labels, first.loss)
-        self._test = self._tensors(samples, samples.test_images, samples.test_labels, first.loss)
+        self._train, self._test = (
+            (Images(samples.spec, images, self.dtype, device), targets(samples, labels, first.loss, self.dtype, device))
+            for images, labels in (
+                (samples.train_images, samples.train_labels),
+                (samples.test_images, samples.test_labels),
+            )
+        )
         self.net = StackedFullyConnected.initialized(
             first.model,
-            self._train[0].shape[1],
+            math.prod(input_shape(samples.spec.name, samples.spec.pool)),
             samples.outputs,
             [t.spec.init_seed for t in tasks],
             self.dtype,
@@ -128,13 +120,13 @@ class Ensemble:
         self.rows = [np.column_stack([r[name] for name in COLUMNS]).tolist() for r in rows]
 
     def _advance(self, steps: int) -> None:
-        inputs, targets = self._train
-        x, y = (self._inputs(inputs), targets) if self.order.batch == 0 else (None, None)
+        images, labels = self._train
+        x, y = (images.take().flatten(-3), labels) if self.order.batch == 0 else (None, None)
         shrink = -self.lr * self.l2  # [E, 1, 1], the part of θ that the penalty takes in a step
         for _ in range(steps):
             chosen = self.order.indices(self.step)
             if chosen is not None:
-                x, y = self._inputs(inputs[chosen]), targets[chosen]
+                x, y = images.take(chosen).flatten(-3), labels[chosen]
             activations = self.net.forward(x)
             delta = self._delta(activations[-1], y)
             if self.with_momentum:
@@ -187,27 +179,24 @@ class Ensemble:
             gone = {member for member, _ in leaving}
             self._keep([m for m in range(len(self.tasks)) if m not in gone])
 
-    def _measure_on(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _measure_on(self, x: Images, y: Tensor) -> tuple[Tensor, Tensor]:
         """(loss, error) of each member, [E] float64."""
         loss = torch.zeros(len(self.tasks), dtype=torch.float64, device=self.device)
         error = torch.zeros_like(loss)
         for start in range(0, len(x), CHUNK):
             part = slice(start, start + CHUNK)
-            outputs = self.net.forward(self._inputs(x[part]))[-1].to(torch.float64)
+            outputs = self.net.forward(x.take(part).flatten(-3))[-1].to(torch.float64)
             part_loss, part_error = self._measure(outputs, y[part])
             loss += part_loss * outputs.shape[1]
             error += part_error * outputs.shape[1]
         return loss / len(x), error / len(x)
 
     def _finished(self, member: int, status: str) -> Finished:
-        table = np.array(self.rows[member], dtype=np.float64).reshape(-1, len(COLUMNS))
-        columns = {name: table[:, i].copy() for i, name in enumerate(COLUMNS)}
-        columns["step"] = columns["step"].astype(np.int64)
         state = {
             "parameters": [p[member].cpu().clone() for p in self.net.parameters],
             "velocities": [v[member].cpu().clone() for v in self.velocities],
         }
-        return Finished(self.tasks[member], status, self.step, columns, self.wall_s[member], state)
+        return Finished.from_rows(self.tasks[member], status, self.step, self.rows[member], self.wall_s[member], state)
 
     def _keep(self, members: list[int]) -> None:
         index = torch.tensor(members, dtype=torch.long, device=self.device)
@@ -227,35 +216,6 @@ class Ensemble:
     def _charge(self, seconds: float) -> None:
         share = seconds / max(1, len(self.tasks))
         self.wall_s = [spent + share for spent in self.wall_s]
-
-    def _tensors(self, samples: Samples, images: np.ndarray, labels: np.ndarray, loss: str) -> tuple[Tensor, Tensor]:
-        """Inputs [n, pixels] and targets on the device: class indices [n], or floats [n, outputs] for mse.
-
-        Inputs stay uint8 pixels, except those of a small set, which are scaled once.
-        """
-        x = torch.from_numpy(images.reshape(len(images), -1)).to(self.device)
-        if x.numel() * self.dtype.itemsize <= SCALED_ONCE:
-            x = self._inputs(x)
-        if loss == "cross_entropy":
-            return x, torch.from_numpy(labels).to(self.device)
-        if samples.spec.labels == "parity":
-            return x, torch.from_numpy(parity(labels)).to(self.device, self.dtype)
-        one_hot = torch.nn.functional.one_hot(torch.from_numpy(labels), samples.outputs)
-        return x, one_hot.to(self.device, self.dtype)
-
-    def _inputs(self, pixels: Tensor) -> Tensor:
-        """What l2dyn.data.inputs does, on the device and in the run's precision, for uint8 pixels [..., pixels]."""
-        if pixels.dtype == self.dtype:
-            return pixels  # scaled already
-        values = pixels.to(self.dtype)
-        if self._samples.scaling == "unit":
-            return values * (math.sqrt(values.shape[-1]) / values.norm(dim=-1, keepdim=True))
-        info = DATASETS[self._samples.name]
-        repeats = values.shape[-1] // len(info.mean)
-        mean, std = (
-            torch.tensor(v, dtype=self.dtype, device=self.device).repeat(repeats) for v in (info.mean, info.std)
-        )
-        return (values / 255.0 - mean) / std
 
     def _put(self, held: list[Tensor], values: list[Tensor]) -> None:
         for tensor, value in zip(held, values, strict=True):

@@ -18,7 +18,7 @@ from l2dyn.errors import UserError
 from l2dyn.runs.files import git_revision, sha256
 from l2dyn.runs.plan import Task
 from l2dyn.runs.records import Record
-from l2dyn.runs.spec import NUMERICS_VERSION
+from l2dyn.runs.spec import NUMERICS_VERSION, FullyConnectedSpec
 from l2dyn.runs.store import RunStore
 from l2dyn.training.checkpoint import (
     SUFFIX,
@@ -28,7 +28,9 @@ from l2dyn.training.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from l2dyn.training.ensemble import Ensemble, Finished
+from l2dyn.training.ensemble import Ensemble
+from l2dyn.training.finished import Finished
+from l2dyn.training.single_net import SingleNet
 
 log = logging.getLogger(__name__)
 MAX_MEMBERS = 64  # of one stacked batch
@@ -153,7 +155,7 @@ class _Job:
         """Train an ensemble to the end, storing members as they leave; False when stopped with a checkpoint."""
         timer = CheckpointTimer()
 
-        def pause(ensemble: Ensemble) -> bool:
+        def pause(ensemble: Ensemble | SingleNet) -> bool:
             stop = self.deadline.reached()
             if stop or timer.due():
                 cost = begun.checkpoint()
@@ -175,7 +177,7 @@ class _Job:
 
     def _new(self, group: list[tuple[Task, dict | None]], start: int) -> "_Begun":
         tasks = [task for task, _ in group]
-        ensemble = Ensemble(tasks, self._samples_of(tasks[0]), self.device)
+        ensemble = self._trainer(tasks)
         if start:
             ensemble.load_members(start, [s for _, s in group], [self.store.load(t.run_id).columns for t in tasks])
         log.info("ensemble of %d runs, %d to %d steps", len(tasks), start, tasks[-1].steps)
@@ -185,10 +187,15 @@ class _Job:
         read = read_checkpoint(header.path)
         if read is None:
             return None
-        ensemble = Ensemble(tasks, self._samples_of(tasks[0]), self.device)
+        ensemble = self._trainer(tasks)
         ensemble.load_state_dict(read[1])
         log.info("resumed an ensemble of %d runs at step %d", len(tasks), header.step)
         return _Begun(ensemble, self.folder, header.path)
+
+    def _trainer(self, tasks: list[Task]) -> Ensemble | SingleNet:
+        """Fully-connected nets train as a stacked batch, a single one as an ensemble of one; others one by one."""
+        kind = Ensemble if isinstance(tasks[0].spec.model, FullyConnectedSpec) else SingleNet
+        return kind(tasks, self._samples_of(tasks[0]), self.device)
 
     def _samples_of(self, task: Task) -> data.Samples:
         spec = task.spec.data
@@ -233,7 +240,7 @@ class _Job:
 class _Begun:
     """An ensemble and the checkpoint file that belongs to it."""
 
-    def __init__(self, ensemble: Ensemble, folder: Path, path: Path | None = None):
+    def __init__(self, ensemble: Ensemble | SingleNet, folder: Path, path: Path | None = None):
         self.ensemble = ensemble
         name = sha256(" ".join(t.run_id for t in ensemble.tasks).encode())[:16]
         self.path = path or folder / f"{name}{SUFFIX}"

@@ -1,0 +1,117 @@
+"""The three panels of figures 2 and 3 against λ: time to the peak, best accuracy, accuracy within a fixed budget."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from l2dyn.metrics import fit_power_law
+from l2dyn.plotting import style
+from l2dyn.plotting.job import FigureJob
+
+L2_LABEL = r"L2 coefficient $\lambda$"
+
+
+def draw_time(job: FigureJob, ax: Axes, panel: str, grid: pd.DataFrame) -> None:
+    """t* against λ for each η, the fit over the uncensored runs, crosses where runs diverged.
+
+    Several seeds are one point at their geometric mean, with their range as a bar. The fit is a regression of log t* on
+    log λ (and log η), its 90 % interval a bootstrap over runs; in the CSV its x is the number of decades fitted.
+    """
+    colors = style.learning_rate_colors(grid["lr"])
+    with_l2 = grid[grid["l2"] > 0]
+    timed = with_l2.dropna(subset="t_star").assign(bound=lambda runs: runs["censored"])
+    for lr, runs in timed.groupby("lr"):
+        _draw_points(job, ax, panel, f"lr={lr:g}", runs, "t_star", colors[lr], mean=_geometric_mean)
+    for lr, runs in with_l2[with_l2["status"] == "diverged"].groupby("lr"):
+        style.draw_diverged(ax, runs["l2"], colors[lr])
+        job.plot(panel, f"lr={lr:g} diverged", runs["l2"], np.nan, runs["run_id"].to_numpy())
+    ax.set(xscale="log", yscale="log", xlabel=L2_LABEL, ylabel="epochs to peak $t^*$")
+    style.make_room(ax, below=0.3)
+    fitted = timed[~timed["censored"] & (timed["t_star"] > 0)]
+    _draw_fit(job, ax, panel, fitted)
+    for lr, runs in fitted.groupby("lr"):
+        one = fit_power_law(runs["t_star"], runs["l2"])
+        if one is not None:
+            ids = " ".join(runs["run_id"])
+            job.plot(panel, f"exponent of l2 at lr={lr:g}", one.decades, one.slopes, ids, low=one.low, high=one.high)
+
+
+def draw_best(job: FigureJob, ax: Axes, panel: str, grid: pd.DataFrame) -> None:
+    """Maximum test accuracy against λ for each η; the dashed line is the best λ = 0 run over η. Holds the legend."""
+    colors = style.learning_rate_colors(grid["lr"])
+    best = grid[(grid["l2"] > 0) & (grid["status"] != "diverged")].dropna(subset="max_test_accuracy")
+    best = best.assign(bound=lambda runs: runs["censored"] | (runs["status"] == "short"))
+    for lr, runs in best.groupby("lr"):
+        label = rf"$\eta = {style.number(lr)}$"
+        _draw_points(job, ax, panel, f"lr={lr:g}", runs, "max_test_accuracy", colors[lr], label)
+    _draw_without_l2(job, ax, panel, grid)
+    ax.set(xscale="log", xlabel=L2_LABEL, ylabel="max test accuracy")
+    ax.legend(loc="lower left")
+
+
+def draw_budget(job: FigureJob, ax: Axes, panel: str, fixed: pd.DataFrame, grid: pd.DataFrame) -> None:
+    """Maximum test accuracy within a fixed budget against λ; `grid` gives the colours of the learning rates."""
+    colors = style.learning_rate_colors(grid["lr"])
+    within = fixed[(fixed["l2"] > 0) & (fixed["status"] != "diverged")].dropna(subset="max_test_accuracy")
+    within = within.assign(bound=lambda runs: runs["status"] == "short")
+    for lr, runs in within.groupby("lr"):
+        _draw_points(job, ax, panel, f"lr={lr:g}", runs, "max_test_accuracy", colors.get(lr, style.BLUE))
+    _draw_without_l2(job, ax, panel, fixed)
+    rates = ", ".join(f"{lr:g}" for lr in sorted(set(fixed["lr"])))
+    ax.set(xscale="log", xlabel=L2_LABEL, ylabel="max test accuracy")
+    style.make_room(ax, below=0.3)
+    ax.legend(title=rf"{fixed['horizon_epochs'].max():g} epochs, $\eta = {rates}$", loc="lower left")
+
+
+def _draw_points(job, ax, panel, series, runs, column, color, label=None, mean="mean") -> None:
+    """One point per λ: the mean over seeds and their range, hollow where any seed's value is a bound."""
+    points = runs.groupby("l2").agg(
+        y=(column, mean),
+        low=(column, "min"),
+        high=(column, "max"),
+        hollow=("bound", "any"),
+        run_ids=("run_id", " ".join),
+        seeds=("run_id", "size"),
+    )
+    spread = (points["low"], points["high"])
+    style.draw_series(ax, points.index, points["y"], color, points["hollow"], label, spread)
+    extra = {key: points[key].to_numpy() for key in ("low", "high", "hollow", "seeds")}
+    job.plot(panel, series, points.index, points["y"], points["run_ids"].to_numpy(), **extra)
+
+
+def _draw_without_l2(job, ax, panel, runs) -> None:
+    """The dashed line of λ = 0: seeds averaged, then the best learning rate."""
+    runs = runs[(runs["l2"] == 0) & (runs["status"] != "diverged")].dropna(subset="max_test_accuracy")
+    if len(runs) == 0:
+        return
+    means = runs.groupby("lr")["max_test_accuracy"].mean()
+    ids = " ".join(runs.loc[runs["lr"] == means.idxmax(), "run_id"])
+    ax.axhline(means.max(), color=style.NEUTRAL, linestyle="--", linewidth=1.0, label=r"$\lambda = 0$", zorder=1)
+    job.plot(panel, "l2=0", [0.0], [means.max()], ids)
+
+
+def _draw_fit(job, ax, panel, fitted) -> None:
+    """The fitted law as a dotted line at the middle η, its exponents in words and in the CSV."""
+    rates = sorted(set(fitted["lr"]))
+    variables = [fitted["l2"], *([fitted["lr"]] if len(rates) > 1 else [])]
+    law = fit_power_law(fitted["t_star"], *variables)
+    if law is None:
+        return
+    l2 = np.geomspace(fitted["l2"].min(), fitted["l2"].max(), 50)
+    line = np.exp(law.intercept) * l2 ** law.slopes[0]
+    if len(rates) > 1:
+        line = line * rates[len(rates) // 2] ** law.slopes[1]
+    ax.plot(l2, line, ":", color=style.NEUTRAL, linewidth=1.0, zorder=1)
+    interval = f"[{law.low[0]:.2f}, {law.high[0]:.2f}]".replace("-", "−")
+    text = f"$t^* \\propto \\lambda^{{{law.slopes[0]:.2f}}}$ {interval}"
+    if len(rates) > 1:
+        text += f"\n$t^* \\propto \\eta^{{{law.slopes[1]:.2f}}}$"
+    ax.text(0.04, 0.03, text, transform=ax.transAxes, fontsize=style.SMALL, va="bottom")
+    ids = " ".join(fitted["run_id"])
+    job.plot(panel, "fit", l2, line, ids)
+    for name, decades, slope, low, high in zip(("l2", "lr"), law.decades, law.slopes, law.low, law.high, strict=False):
+        job.plot(panel, f"exponent of {name}", [decades], [slope], ids, low=low, high=high)
+
+
+def _geometric_mean(values) -> float:
+    return float(np.exp(np.log(values).mean()))

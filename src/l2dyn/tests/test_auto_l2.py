@@ -1,0 +1,272 @@
+"""AutoL2 against a reference written from the paper's words, and inside real training."""
+
+import json
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from l2dyn.auto_l2 import AutoL2
+
+
+def make_optimizer(kind=torch.optim.SGD, **settings):
+    return kind([nn.Parameter(torch.ones(2, 2))], **{"lr": 0.1} | settings)
+
+
+def weight_decays(optimizer):
+    return [float(group["weight_decay"]) for group in optimizer.param_groups]
+
+
+def reference(losses, errors, init_l2, factor, cooldown, min_l2, trigger):
+    """λ after each measurement, told from the whole history rather than from a state."""
+    history, decays = [], []
+    l2 = init_l2
+    for t in range(len(losses)):
+        rises = []
+        if trigger in ("either", "loss") and t > 0:
+            rises.append(losses[t] > losses[t - 1])
+        if trigger in ("either", "error") and errors[t] is not None:
+            before = [e for e in errors[:t] if e is not None]
+            rises.append(bool(before) and errors[t] > before[-1])
+        refractory = bool(decays) and t - decays[-1] <= cooldown
+        if any(rises) and not refractory and l2 > min_l2:
+            l2 = l2 * factor if l2 * factor > min_l2 else min_l2
+            decays.append(t)
+        history.append(l2)
+    return history, decays
+
+
+LEVELS = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])  # few, so that equal measurements occur
+SETTINGS = st.fixed_dictionaries(
+    {
+        "init_l2": st.sampled_from([0.1, 0.02, 3.0]),
+        "factor": st.sampled_from([0.1, 0.5, 0.9]),
+        "cooldown": st.integers(0, 4),
+        "min_l2": st.sampled_from([0.0, 1e-3, 0.015]),
+        "trigger": st.sampled_from(["either", "loss"]),
+    }
+)
+
+
+@given(st.lists(st.tuples(LEVELS, st.none() | LEVELS), max_size=40), SETTINGS)
+def test_equals_the_reference(measurements, settings):
+    losses, errors = [m[0] for m in measurements], [m[1] for m in measurements]
+    optimizer = make_optimizer()
+    auto_l2 = AutoL2(optimizer, **settings)
+    history, decays = reference(losses, errors, **settings)
+    for t, (loss, error) in enumerate(measurements):
+        assert auto_l2.step(loss, error) == (t in decays)
+        assert auto_l2.get_last_l2() == auto_l2.l2 == optimizer.param_groups[0]["weight_decay"] == history[t]
+
+
+@given(st.lists(st.tuples(LEVELS, LEVELS), max_size=40), SETTINGS, st.integers(0, 39))
+def test_resumed_anywhere_it_goes_on_the_same(measurements, settings, cut):
+    """With the third trigger; the state goes through JSON, and the optimizer is a new one."""
+    settings = settings | {"trigger": "error"}
+    history, _ = reference([m[0] for m in measurements], [m[1] for m in measurements], **settings)
+    auto_l2 = AutoL2(make_optimizer(), **settings)
+    for t, measurement in enumerate(measurements):
+        if t == cut:
+            state = json.loads(json.dumps(auto_l2.state_dict()))
+            optimizer = make_optimizer(weight_decay=0.7)
+            auto_l2 = AutoL2(optimizer, **settings)
+            auto_l2.load_state_dict(state)
+            assert weight_decays(optimizer) == [state["l2"]]
+        auto_l2.step(*measurement)
+        assert auto_l2.l2 == history[t]
+
+
+def test_the_sequence_that_scripts_rely_on():
+    auto_l2 = AutoL2(make_optimizer())
+    assert [auto_l2.step(loss) for loss in (3, 2, 1, 1.5)] == [False, False, False, True]
+    assert auto_l2.l2 == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("cooldown", [0, 1, 3])
+def test_a_rise_within_the_cooldown_does_not_decay(cooldown):
+    auto_l2 = AutoL2(make_optimizer(), cooldown=cooldown)
+    decayed = [auto_l2.step(loss) for loss in range(12)]
+    assert [t for t, d in enumerate(decayed) if d] == list(range(1, 12, cooldown + 1))
+
+
+def test_stays_at_min_l2():
+    auto_l2 = AutoL2(make_optimizer(), min_l2=0.02, cooldown=0)
+    assert [auto_l2.step(loss) for loss in range(5)] == [False, True, False, False, False]
+    assert auto_l2.l2 == 0.02
+
+
+def test_errors_left_out_are_skipped():
+    auto_l2 = AutoL2(make_optimizer())
+    assert not auto_l2.step(3, 0.5)
+    assert not auto_l2.step(2)
+    assert auto_l2.step(1, 0.6)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_non_finite_counts_as_infinite(bad):
+    auto_l2 = AutoL2(make_optimizer(), cooldown=0)
+    assert [auto_l2.step(loss) for loss in (bad, 1, bad, bad, math.nan, 1, 2)] == [0, 0, 1, 0, 0, 0, 1]
+    auto_l2 = AutoL2(make_optimizer(), cooldown=0, trigger="error")
+    assert [auto_l2.step(1, error) for error in (0.5, bad, bad)] == [0, 1, 0]
+
+
+@pytest.mark.filterwarnings("error")
+def test_takes_tensors():
+    auto_l2 = AutoL2(make_optimizer())
+    weight = torch.tensor(1.0, requires_grad=True)
+    assert not auto_l2.step(weight * 2, torch.tensor([0.5]))
+    assert auto_l2.step(weight * 3, torch.tensor(0.5)) is True
+    assert all(isinstance(v, int | float | None) for v in auto_l2.state_dict().values())
+
+
+def test_sets_every_param_group_also_one_added_later():
+    parameters = [nn.Parameter(torch.ones(2)) for _ in range(3)]
+    groups = [{"params": [parameters[0]], "weight_decay": 0.0}, {"params": [parameters[1]], "weight_decay": 0.5}]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+    auto_l2 = AutoL2(optimizer, init_l2=0.2)
+    assert weight_decays(optimizer) == [0.2, 0.2]
+    optimizer.add_param_group({"params": [parameters[2]]})
+    auto_l2.step(1.0)
+    assert weight_decays(optimizer) == [0.2, 0.2, 0.2]
+
+
+def test_fills_a_tensor_in_place():
+    live, parameter = torch.tensor(0.0), nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([parameter], lr=0.1, weight_decay=live)
+    auto_l2 = AutoL2(optimizer, cooldown=0)
+    assert optimizer.param_groups[0]["weight_decay"] is live
+    assert live.item() == pytest.approx(0.1)
+    auto_l2.step(1)
+    auto_l2.step(2)
+    assert optimizer.param_groups[0]["weight_decay"] is live
+    assert live.item() == pytest.approx(0.01)
+    auto_l2.load_state_dict(auto_l2.state_dict() | {"l2": 0.5})
+    assert optimizer.param_groups[0]["weight_decay"] is live
+    assert live.item() == 0.5
+    parameter.grad = torch.zeros(2)
+    optimizer.step()
+    torch.testing.assert_close(parameter.detach(), torch.full((2,), 1 - 0.1 * 0.5))
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_training_equals_a_penalty_in_the_loss(momentum):
+    """SGD with AutoL2 against gradient descent by hand on L + (λ/2)‖θ‖², biases included."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(24, 5, generator=generator, dtype=torch.float64)
+    y = torch.randint(3, (24,), generator=generator)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)).double()
+    hand = [p.detach().clone().requires_grad_() for p in net.parameters()]
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.3, momentum=momentum)
+    auto_l2 = AutoL2(optimizer, init_l2=0.3, factor=0.2, cooldown=2)
+
+    def by_hand():
+        w1, b1, w2, b2 = hand
+        return nn.functional.cross_entropy(torch.relu(x @ w1.T + b1) @ w2.T + b2, y)
+
+    l2, previous, wait, decays = 0.3, math.inf, 0, 0
+    velocities = [torch.zeros_like(p) for p in hand]
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(net(x), y)
+        loss.backward()
+        optimizer.step()
+        auto_l2.step(loss)
+
+        mine = by_hand()
+        penalty = l2 / 2 * sum(p.square().sum() for p in hand)
+        gradients = torch.autograd.grad(mine + penalty, hand)
+        velocities = [momentum * v + g for v, g in zip(velocities, gradients, strict=True)]
+        hand = [(p - 0.3 * v).detach().requires_grad_() for p, v in zip(hand, velocities, strict=True)]
+        if wait:
+            wait -= 1
+        elif mine.item() > previous:
+            l2, wait, decays = l2 * 0.2, 2, decays + 1
+        previous = mine.item()
+    assert decays >= 1
+    assert auto_l2.l2 == pytest.approx(l2, rel=1e-12)
+    for p, q in zip(net.parameters(), hand, strict=True):
+        torch.testing.assert_close(p.detach(), q.detach(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "RMSprop", "Adagrad", "Adadelta", "Adamax", "ASGD", "NAdam", "RAdam"])
+def test_accepts_coupled_optimizers(name):
+    """The first step has the gradient λθ: that of an optimizer without weight decay on the penalty alone."""
+    optimizer = make_optimizer(getattr(torch.optim, name))
+    other = make_optimizer(getattr(torch.optim, name))
+    AutoL2(optimizer, init_l2=0.25)
+    parameter, twin = optimizer.param_groups[0]["params"][0], other.param_groups[0]["params"][0]
+    parameter.grad, twin.grad = torch.zeros(2, 2), 0.25 * twin.detach()
+    optimizer.step()
+    other.step()
+    assert torch.equal(parameter, twin)
+
+
+class AdamWOfSomebody(torch.optim.SGD):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (torch.optim.AdamW, {}),
+        (torch.optim.Adam, {"decoupled_weight_decay": True}),
+        (torch.optim.NAdam, {"decoupled_weight_decay": True}),
+        (torch.optim.RAdam, {"decoupled_weight_decay": True}),
+        (torch.optim.Muon, {}),
+        (torch.optim.Adafactor, {}),
+        (AdamWOfSomebody, {}),
+    ],
+)
+def test_refuses_decoupled_weight_decay(kind, settings):
+    with pytest.raises(ValueError, match=f"{kind.__name__} .*decoupled"):
+        AutoL2(make_optimizer(kind, **settings))
+
+
+@pytest.mark.parametrize("kind", [torch.optim.LBFGS, torch.optim.Rprop, torch.optim.SparseAdam])
+def test_refuses_an_optimizer_without_weight_decay(kind):
+    with pytest.raises(ValueError, match=f"{kind.__name__} has no weight_decay"):
+        AutoL2(make_optimizer(kind))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("init_l2", v) for v in (0, -1, math.nan, math.inf)],
+        *[("factor", v) for v in (0, 1, -0.1, 2, math.nan)],
+        *[("cooldown", v) for v in (-1, 1.0, True, None)],
+        *[("min_l2", v) for v in (-1e-9, 0.2, math.nan)],
+        *[("trigger", v) for v in ("accuracy", None)],
+    ],
+)
+def test_refuses_bad_arguments_and_leaves_the_optimizer_alone(name, value):
+    optimizer = make_optimizer(weight_decay=0.7)
+    with pytest.raises(ValueError, match=f"^{name} must"):
+        AutoL2(optimizer, **{name: value})
+    assert weight_decays(optimizer) == [0.7]
+
+
+def test_refuses_what_is_no_optimizer():
+    with pytest.raises(ValueError, match=r"^optimizer must"):
+        AutoL2(nn.Linear(1, 1))
+
+
+def test_the_error_trigger_requires_an_error():
+    auto_l2 = AutoL2(make_optimizer(), trigger="error")
+    before = auto_l2.state_dict()
+    with pytest.raises(ValueError, match=r"^error is required"):
+        auto_l2.step(1.0)
+    assert auto_l2.state_dict() == before
+
+
+@pytest.mark.parametrize("change", [{"factor": 0.5}, None])
+def test_refuses_a_foreign_state(change):
+    auto_l2 = AutoL2(make_optimizer())
+    before = auto_l2.state_dict()
+    state = dict(before) | change if change else {k: v for k, v in before.items() if k != "l2"}
+    with pytest.raises(ValueError, match="'factor'" if change else "'l2'"):
+        auto_l2.load_state_dict(state)
+    assert auto_l2.state_dict() == before

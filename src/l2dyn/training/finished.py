@@ -1,0 +1,28 @@
+"""What a trainer hands over when a run ends."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from l2dyn.runs.plan import Task
+from l2dyn.runs.records import COLUMNS
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that finished or diverged: steps trained, columns, what it cost, and its state at the end."""
+
+    task: Task
+    status: str  # "finished" or "diverged"
+    steps: int
+    columns: dict[str, np.ndarray]
+    wall_s: float  # its share of the time of those it trained with
+    state: dict
+
+    @classmethod
+    def from_rows(cls, task: Task, status: str, steps: int, rows: list[list[float]], wall_s: float, state: dict):
+        """From rows in the order of COLUMNS."""
+        table = np.array(rows, dtype=np.float64).reshape(-1, len(COLUMNS))
+        columns = {name: table[:, i].copy() for i, name in enumerate(COLUMNS)}
+        columns["step"] = columns["step"].astype(np.int64)
+        return cls(task, status, steps, columns, wall_s, state)
