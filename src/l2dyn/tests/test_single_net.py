@@ -1,6 +1,7 @@
 """The loop over one net against plain PyTorch, with the penalty in the loss and every schedule written out."""
 
 import dataclasses
+import functools
 import io
 
 import numpy as np
@@ -12,7 +13,7 @@ from l2dyn import data
 from l2dyn.augmentation import Augmentation
 from l2dyn.data import Samples
 from l2dyn.nets.build import build_net
-from l2dyn.runs.datasets import DATASETS, input_shape
+from l2dyn.runs.datasets import input_shape
 from l2dyn.runs.horizons import EvaluationGrid
 from l2dyn.runs.plan import Task
 from l2dyn.runs.records import COLUMNS
@@ -49,7 +50,7 @@ EVERYTHING = {  # that a state has to hold
 WRN_DECAYED = {"model": WRN, "momentum": 0.9, "pool": 4, "augmentation": CROP_AND_MIXUP, "lr_decay_epochs": (6, 13)}
 
 
-def make_samples(train=48, test=40, labels="class", scaling="standardize", pool=2, seed=0) -> Samples:
+def make_samples(train=24, test=20, labels="class", scaling="standardize", pool=2, seed=0) -> Samples:
     """Small random digits that a net can learn: class-dependent patterns with noise."""
     generator = np.random.default_rng(seed)
     patterns = generator.integers(0, 256, size=(10, 28, 28, 1))
@@ -62,9 +63,9 @@ def make_samples(train=48, test=40, labels="class", scaling="standardize", pool=
 
 
 def make_task(samples, steps=60, grid=None, **fields) -> Task:
-    fields = {"model": CONV, "lr": 0.05, "l2": 0.02, "batch": 16, "order_seed": 3, "precision": "float64"} | fields
+    fields = {"model": CONV, "lr": 0.05, "l2": 0.02, "batch": 8, "order_seed": 3, "precision": "float64"} | fields
     fields.pop("pool", None)
-    return Task(RunSpec(data=samples.spec, **fields), steps, (steps,), grid or EvaluationGrid())
+    return Task(RunSpec(data=samples.spec, **fields), steps, (steps,), grid or EvaluationGrid(ratio=1.4))
 
 
 def trained(task, samples):
@@ -168,9 +169,9 @@ def oracle(task: Task, samples: Samples, lr_at_step=None, interval=None) -> dict
 # name: (fields of the run and the samples, what the oracle is told by hand)
 CASES = {
     "ConvNet": ({}, {}),
-    "ConvNet, full batch": ({"batch": 0, "steps": 40}, {}),
+    "ConvNet, full batch": ({"batch": 0, "steps": 24}, {}),
     "ConvNet with batch norm and momentum": ({"model": CONV_BN, "momentum": 0.9}, {}),
-    "ConvNet with running statistics": ({"model": CONV_RUNNING, "momentum": 0.9}, {}),
+    "ConvNet with running statistics": ({"model": CONV_RUNNING, "momentum": 0.9, "steps": 40}, {}),
     "WRN, momentum, crop and mixup, two decays": (WRN_DECAYED, {"lr_at_step": {18: 0.05 * 0.2, 39: 0.05 * 0.2 * 0.2}}),
     "AutoL2": (
         {"l2": 0.4, "lr": 0.1, "auto_l2": AutoL2Spec(factor=0.5, interval=2 / 3, cooldown=2)},
@@ -207,8 +208,8 @@ def test_equals_plain_pytorch(case):
 
 
 def test_a_net_learns():
-    samples = make_samples()
-    columns = trained(make_task(samples, model=CONV_BN, momentum=0.9, l2=1e-3), samples).columns
+    samples = make_samples(train=48)
+    columns = trained(make_task(samples, steps=40, model=CONV_BN, batch=16, momentum=0.9, l2=1e-3), samples).columns
     assert columns["train_loss"][-1] < 0.3 * columns["train_loss"][0]
     assert columns["test_accuracy"][-1] > 0.5
 
@@ -223,13 +224,20 @@ def round_trip(state: dict) -> dict:
     return torch.load(stream, weights_only=True)
 
 
-@pytest.mark.parametrize("stop", [5, 20, 30, 40, 55])
-@pytest.mark.parametrize("fields", [EVERYTHING, WRN_DECAYED], ids=["everything", "wrn"])
-def test_a_resumed_run_is_bitwise_the_uninterrupted_one(monkeypatch, fields, stop):
-    """Stopped at evaluations, between them, and within an interval of AutoL2."""
-    monkeypatch.setattr(single_net, "STRETCH", 5)
+@functools.cache
+def uninterrupted(kind: str):
+    """Samples, task, and how it ends."""
+    fields = {"everything": EVERYTHING, "wrn": WRN_DECAYED | {"steps": 36}}[kind]
     samples = make_samples(pool=fields.get("pool", 2))
     task = make_task(samples, grid=SPARSE, **fields)
+    return samples, task, trained(task, samples)
+
+
+@pytest.mark.parametrize(("kind", "stop"), [*(("everything", stop) for stop in (5, 20, 30, 55)), ("wrn", 20)])
+def test_a_resumed_run_is_bitwise_the_uninterrupted_one(monkeypatch, kind, stop):
+    """Stopped at evaluations, between them, and within an interval of AutoL2."""
+    samples, task, whole = uninterrupted(kind)
+    monkeypatch.setattr(single_net, "STRETCH", 5)
     first = SingleNet([task], samples)
     assert list(first.train(lambda net: net.step >= stop)) == []
     assert first.step == stop
@@ -237,10 +245,9 @@ def test_a_resumed_run_is_bitwise_the_uninterrupted_one(monkeypatch, fields, sto
     second = SingleNet([task], samples)
     second.load_state_dict(round_trip(first.state_dict()))
     (rest,) = second.train()
-    whole = trained(task, samples)
     assert_same_columns(rest.columns, whole.columns)
     assert_same_tensors(rest.state["net"], whole.state["net"])
-    assert "auto_l2" not in fields or len(set(whole.columns["l2"])) > 1
+    assert kind == "wrn" or len(set(whole.columns["l2"])) > 1
 
 
 def test_a_run_stopped_at_every_opportunity_is_the_uninterrupted_one(monkeypatch):
@@ -260,23 +267,21 @@ def test_a_run_stopped_at_every_opportunity_is_the_uninterrupted_one(monkeypatch
 
 
 def test_a_state_does_not_depend_on_the_stretches(monkeypatch):
-    samples = make_samples()
-    task = make_task(samples, grid=SPARSE, **EVERYTHING)
-    columns = trained(task, samples).columns
+    samples, task, whole = uninterrupted("everything")
     monkeypatch.setattr(single_net, "STRETCH", 1)
-    assert_same_columns(trained(task, samples).columns, columns)
+    assert_same_columns(trained(task, samples).columns, whole.columns)
 
 
 @pytest.mark.parametrize("fields", [{}, EVERYTHING], ids=["plain", "everything"])
 def test_lengthening_from_a_final_state_equals_training_at_once(fields):
     samples = make_samples()
-    short = make_task(samples, steps=25, **fields)
-    long = Task(short.spec, 60, (25, 60), EvaluationGrid())
+    short = make_task(samples, steps=20, **fields)
+    long = Task(short.spec, 40, (20, 40), short.grid)
     finished = trained(short, samples)
     net = SingleNet([long], samples)
-    net.load_members(25, [round_trip(finished.state)], [finished.columns])
+    net.load_members(20, [round_trip(finished.state)], [finished.columns])
     (lengthened,) = net.train()
-    assert (lengthened.status, lengthened.steps) == ("finished", 60)
+    assert (lengthened.status, lengthened.steps) == ("finished", 40)
     whole = trained(long, samples)
     assert_same_columns(lengthened.columns, whole.columns)
     assert_same_tensors(lengthened.state["net"], whole.state["net"])
@@ -325,20 +330,20 @@ def test_the_columns_lr_and_l2_are_what_the_next_step_uses(monkeypatch):
 @pytest.mark.parametrize("model", [CONV_BN, CONV_RUNNING], ids=["batch", "running"])
 def test_evaluation_leaves_training_untouched(model):
     samples = make_samples()
-    rare = make_task(samples, grid=EvaluationGrid(every_epochs=20), **EVERYTHING | {"model": model})
+    rare = make_task(samples, steps=30, grid=SPARSE, **EVERYTHING | {"model": model})
     often = dataclasses.replace(rare, grid=EvaluationGrid(every_epochs=1 / 3))
     one, other = trained(rare, samples), trained(often, samples)
-    assert one.columns["step"].tolist() == [0, 60]
-    assert len(other.columns["step"]) == 61
-    assert_same_columns(one.columns, {name: values[[0, 60]] for name, values in other.columns.items()})
+    assert one.columns["step"].tolist() == [0, 30]
+    assert len(other.columns["step"]) == 31
+    assert_same_columns(one.columns, {name: values[[0, 30]] for name, values in other.columns.items()})
     assert_same_tensors(one.state["net"], other.state["net"])
 
 
 def test_train_loss_is_taken_on_the_first_train_samples():
     """As on a training set cut to them; the trajectory and the test columns are those of the whole."""
     samples = make_samples()
-    task = make_task(samples)
-    part = dataclasses.replace(task, grid=EvaluationGrid(train_samples=20))
+    task = make_task(samples, steps=20)
+    part = dataclasses.replace(task, grid=dataclasses.replace(task.grid, train_samples=20))
     whole, cut = trained(task, samples), trained(part, samples)
     assert_same_tensors(whole.state["net"], cut.state["net"])
     differing = {name for name in COLUMNS if whole.columns[name].tolist() != cut.columns[name].tolist()}
@@ -367,7 +372,7 @@ def test_evaluation_in_several_parts_is_a_mean_over_samples(monkeypatch, statist
 
 
 def test_a_norm_group_beyond_the_batch_is_the_batch():
-    """In training both normalize over 16 samples, so both are to be measured so."""
+    """In training both normalize over 8 samples, so both are to be measured so."""
     samples = make_samples()
     one, other = (
         trained(make_task(samples, steps=12, model=dataclasses.replace(CONV_BN, norm_group=group)), samples)
@@ -379,10 +384,10 @@ def test_a_norm_group_beyond_the_batch_is_the_batch():
 
 def test_grouped_batch_norm_is_measured_in_its_groups():
     """norm_group equal to the batch is the ungrouped norm, in training and (parts being alike) in evaluation."""
-    samples = make_samples(test=32)
+    samples = make_samples(test=16)
     one, other = (
         trained(make_task(samples, steps=12, model=dataclasses.replace(CONV_BN, norm_group=group)), samples)
-        for group in (0, 16)
+        for group in (0, 8)
     )
     assert_same_tensors(one.state["net"], other.state["net"])
     for name, values in one.columns.items():
@@ -435,7 +440,28 @@ def count_synchronizations(monkeypatch, counted: list, allowed=()):
         forbid(name)
 
 
-@pytest.mark.parametrize("batch", [0, 16])
+def test_scaling_while_training_copies_nothing_to_the_device(monkeypatch):
+    """A tensor made of numbers on a GPU waits for it: so not in every step where images are scaled when used."""
+    monkeypatch.setattr("l2dyn.training.inputs.SCALED_ONCE", 0)
+    samples = make_samples()
+    net = SingleNet([make_task(samples)], samples)
+    made = []
+    tensor = torch.tensor
+    monkeypatch.setattr(torch, "tensor", lambda *args, **kwargs: made.append(args) or tensor(*args, **kwargs))
+    net._advance(4)
+    assert made == []
+
+
+def test_images_scaled_when_used_make_the_same_run(monkeypatch):
+    samples = make_samples()
+    task = make_task(samples, steps=20, augmentation=CROP_AND_MIXUP)
+    columns = trained(task, samples).columns
+    monkeypatch.setattr("l2dyn.training.inputs.SCALED_ONCE", 0)
+    for name, values in trained(task, samples).columns.items():
+        np.testing.assert_allclose(values, columns[name], rtol=1e-12, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("batch", [0, 8])
 def test_nothing_waits_for_the_device_between_evaluations(monkeypatch, batch):
     samples = make_samples()
     task = make_task(samples, batch=batch, **{k: v for k, v in EVERYTHING.items() if k != "auto_l2"})
@@ -463,29 +489,20 @@ def test_auto_l2_waits_once_an_interval(monkeypatch):
     assert type(net.optimizer.param_groups[0]["weight_decay"]) is float
 
 
-DATA = DataSpec(name="digits", checksum=DATASETS["digits"].checksum, train=64, test=50, pool=2)
-
-
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("results")
-    data.prepare("digits", data.prepared_path("digits", folder))
-    return folder
+MADE_UP = make_samples(train=64)
 
 
 @pytest.fixture
-def make_store(results, tmp_path):
-    def make(name):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "data").symlink_to(results / "data")
-        return RunStore(tmp_path / name, tmp_path / "nothing shipped")
-
-    return make
+def make_store(tmp_path, monkeypatch):
+    """Stores whose data set is made up: reading the digits takes longer than these jobs."""
+    arrays = {name: getattr(MADE_UP, name) for name in data.ARRAYS}
+    monkeypatch.setattr(data, "load", lambda *_: arrays)
+    return lambda name: RunStore(tmp_path / name, tmp_path / "nothing shipped")
 
 
-def job_task(model, steps=60, **fields) -> Task:
-    spec = RunSpec(model=model, data=DATA, **{"lr": 0.05, "l2": 0.01, "batch": 16} | fields)
-    return Task(spec, steps, (steps,), EvaluationGrid())
+def job_task(model, steps=32, **fields) -> Task:
+    spec = RunSpec(model=model, data=MADE_UP.spec, **{"lr": 0.05, "l2": 0.01, "batch": 16} | fields)
+    return Task(spec, steps, (steps,), EvaluationGrid(ratio=1.4))
 
 
 class Aging(job.Deadline):
@@ -509,7 +526,7 @@ def test_a_job_trains_convolutional_and_fully_connected_nets(make_store):
     assert (outcome.trained, outcome.diverged, outcome.stopped) == (5, 1, False)
     for task in wanted[:4]:
         record = store.load(task.run_id)
-        assert (record.status, record.steps) == ("finished", 60)
+        assert (record.status, record.steps) == ("finished", 32)
         assert record.spec == task.spec
         assert list(record.columns) == list(COLUMNS)
         assert record.columns["train_loss"][-1] < record.columns["train_loss"][0]
@@ -519,15 +536,15 @@ def test_a_job_trains_convolutional_and_fully_connected_nets(make_store):
     assert (again.trained, again.found) == (0, 5)
 
 
-@pytest.mark.parametrize("limit_s", [4, 12])
+@pytest.mark.parametrize("limit_s", [4, 8])
 def test_a_job_stopped_by_its_time_limit_is_resumed(make_store, caplog, limit_s):
     store, whole = make_store("stopped"), make_store("whole")
-    task = job_task(**EVERYTHING, steps=80)
+    task = job_task(**EVERYTHING, steps=48)
     outcome = job.train([task], store, deadline=Aging(limit_s=limit_s, margin_s=0.0))
     assert (outcome.trained, outcome.stopped) == (0, True)
     (header,) = headers(store.results / "checkpoints")
-    assert (header.run_ids, header.horizons) == ([task.run_id], [80])
-    assert 0 < header.step < 80
+    assert (header.run_ids, header.horizons) == ([task.run_id], [48])
+    assert 0 < header.step < 48
     with caplog.at_level("INFO"):
         rest = job.train([task], store)
     assert any(f"resumed an ensemble of 1 runs at step {header.step}" in message for message in caplog.messages)
@@ -539,11 +556,11 @@ def test_a_job_stopped_by_its_time_limit_is_resumed(make_store, caplog, limit_s)
 
 def test_a_job_lengthens_a_kept_final_state(make_store, caplog):
     store, whole = make_store("kept"), make_store("whole")
-    short = job_task(**EVERYTHING, steps=30)
-    long = Task(short.spec, 60, (30, 60), EvaluationGrid())
+    short = job_task(**EVERYTHING, steps=20)
+    long = Task(short.spec, 40, (20, 40), short.grid)
     job.train([short], store, keep_final_state=True)
     with caplog.at_level("INFO"):
         job.train([long], store, keep_final_state=True)
-    assert any("30 to 60 steps" in message for message in caplog.messages)
+    assert any("20 to 40 steps" in message for message in caplog.messages)
     job.train([long], whole)
     assert_same_columns(store.load(long.run_id).columns, whole.load(long.run_id).columns)

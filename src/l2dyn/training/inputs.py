@@ -18,6 +18,8 @@ class Images:
 
     def __init__(self, spec: DataSpec, images: np.ndarray, dtype: torch.dtype, device: str):
         self.spec, self.dtype = spec, dtype
+        info = DATASETS[spec.name]
+        self._mean, self._std = (torch.tensor(v, dtype=dtype, device=device) for v in (info.mean, info.std))
         self._held = torch.from_numpy(np.ascontiguousarray(images)).to(device)
         if self._held.numel() * dtype.itemsize <= SCALED_ONCE:
             self._held = self._scaled(self._held)
@@ -40,9 +42,7 @@ class Images:
         if self.spec.scaling == "unit":
             norms = values.flatten(-3).norm(dim=-1)[..., None, None, None]
             return values * (math.sqrt(height * width * channels) / norms)
-        info = DATASETS[self.spec.name]
-        mean, std = (torch.tensor(v, dtype=self.dtype, device=images.device) for v in (info.mean, info.std))
-        return (values / 255.0 - mean) / std
+        return (values / 255.0 - self._mean) / self._std
 
 
 def black(spec: DataSpec) -> list[float]:

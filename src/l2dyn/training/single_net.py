@@ -6,15 +6,17 @@ turn their convolutions into grouped ones, which are slow.
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from l2dyn.augmentation import Augmentation
 from l2dyn.auto_l2 import AutoL2
 from l2dyn.data import Samples
+from l2dyn.nets.batch_norm import GroupedBatchNorm
 from l2dyn.nets.build import build_net
 from l2dyn.runs.datasets import input_shape
 from l2dyn.runs.plan import Task
@@ -24,7 +26,7 @@ from l2dyn.training.inputs import Images, black, targets
 from l2dyn.training.order import DataOrder
 
 STRETCH = 16  # steps between two looks at the clock
-EVALUATED_AT_ONCE = 1000  # samples, where a batch's statistics do not matter
+EVALUATED_AT_ONCE = {"cpu": 128, "cuda": 2048}  # samples: what a CPU's caches hold, what fills a GPU
 
 
 class SingleNet:
@@ -167,8 +169,9 @@ class SingleNet:
         """Measure the net and note a row; False when it has diverged (no row then)."""
         task = self.tasks[0]
         self.net.eval()
-        train = self._measure_on(*self._train, limit=task.grid.train_samples or len(self._train[0]))
-        test = self._measure_on(*self._test, limit=len(self._test[0]))
+        with _normalizing_as_in_training(self.net, task.spec.batch or task.spec.data.train):
+            train = self._measure_on(*self._train, limit=task.grid.train_samples or len(self._train[0]))
+            test = self._measure_on(*self._test, limit=len(self._test[0]))
         square = sum(p.to(torch.float64).square().sum() for p in self.net.parameters())
         train_loss, train_error, test_loss, test_error, norm = torch.stack([*train, *test, square.sqrt()]).tolist()
         if not np.isfinite([train_loss, norm]).all():
@@ -181,23 +184,29 @@ class SingleNet:
 
     def _measure_on(self, images: Images, labels: Tensor, limit: int) -> Tensor:
         """(loss, error), means over the first `limit` samples, un-augmented, in nearly equal batches."""
-        size = self._evaluated_at_once()
         total = torch.zeros(2, dtype=torch.float64, device=self.device)
-        for part in torch.arange(limit, device=self.device).tensor_split(max(1, round(limit / size))):
+        for part in torch.arange(limit, device=self.device).tensor_split(
+            max(1, round(limit / EVALUATED_AT_ONCE[self.device]))
+        ):
             y = self._soft(labels[part])
             outputs = self.net(_planes(images.take(part)))
             sums = (self._losses(outputs, y).to(torch.float64).sum(), _wrong(outputs, y).to(torch.float64).sum())
             total += torch.stack(sums)
         return total / limit
 
-    def _evaluated_at_once(self) -> int:
-        """Samples in a batch of an evaluation: as many as are normalized together in training, where that matters."""
-        spec = self.tasks[0].spec
-        batch = spec.batch or spec.data.train
-        normalizes = getattr(spec.model, "batch_norm", True) and spec.model.norm_statistics == "batch"
-        if normalizes and not 0 < spec.model.norm_group < batch:
-            return batch
-        return EVALUATED_AT_ONCE
+
+@contextmanager
+def _normalizing_as_in_training(net: nn.Module, batch: int) -> Iterator[None]:
+    """Batch statistics at test time over as many samples as in training, however many are evaluated at once."""
+    whole = [m for m in net.modules() if isinstance(m, GroupedBatchNorm) and not 0 < m.group < batch]
+    before = [m.group for m in whole]
+    for module in whole:
+        module.group = batch
+    try:
+        yield
+    finally:
+        for module, group in zip(whole, before, strict=True):
+            module.group = group
 
 
 def _wrong(outputs: Tensor, y: Tensor) -> Tensor:
