@@ -3,12 +3,34 @@
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from l2dyn.metrics import fit_power_law
 from l2dyn.plotting import style
 from l2dyn.plotting.job import FigureJob
 
 L2_LABEL = r"L2 coefficient $\lambda$"
+
+
+def draw_rows(job: FigureJob, *rows: tuple[str, str]) -> Figure:
+    """A row of the three panels for each (grid experiment, fixed-budget experiment) that the scale draws.
+
+    Below them stands the small print.
+    """
+    rows = [row for row in rows if set(row) <= set(job.config.figures[job.name].experiments)]
+    figure, axes = style.panels(3, rows=len(rows))
+    summaries = []
+    for number, (grid_name, fixed_name) in enumerate(rows):
+        grid, fixed = job.summary(grid_name), job.summary(fixed_name)
+        row, letters = axes[3 * number : 3 * number + 3], "abcdef"[3 * number : 3 * number + 3]
+        draw_time(job, row[0], letters[0], grid)
+        draw_best(job, row[1], letters[1], grid)
+        draw_budget(job, row[2], letters[2], fixed, grid)
+        summaries += [grid, fixed]
+    models = ", ".join(f"{job.describe_model(grid)} (seeds: {job.seeds(grid, fixed)})" for grid, fixed in rows)
+    note = f"{models}; hollow: censored, ×: diverged"
+    style.small_print(figure, job.small_print(*summaries, note=note))
+    return figure
 
 
 def draw_time(job: FigureJob, ax: Axes, panel: str, grid: pd.DataFrame) -> None:

@@ -232,6 +232,8 @@ class ExperimentConfig(Section):
             for key in ("auto_l2", "lr_schedule"):
                 if getattr(self, key) is not None:
                     raise ValueError(f"{key}: for convolutional nets; the batched ensemble has none")
+            if self.evaluation.train_samples:
+                raise ValueError("evaluation.train_samples: for convolutional nets; others are measured on all samples")
             if self.augmentation != AugmentationConfig():
                 raise ValueError("augmentation: for convolutional nets; the batched ensemble has none")
         if self.auto_l2 is not None and (0 in self.l2 or self.horizon.epochs is None):

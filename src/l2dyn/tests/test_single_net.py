@@ -177,7 +177,7 @@ CASES = {
         {"l2": 0.4, "lr": 0.1, "auto_l2": AutoL2Spec(factor=0.5, interval=2 / 3, cooldown=2)},
         {"interval": 2},
     ),
-    "mse on classes": ({"loss": "mse", "lr": 0.02}, {}),
+    "mse on classes": ({"loss": "mse", "lr": 0.02, "steps": 40}, {}),
     "mse on parity": ({"loss": "mse", "labels": "parity", "scaling": "unit", "lr": 0.02}, {}),
     "AutoL2 on the error of parity": (
         {
@@ -358,14 +358,17 @@ def test_train_loss_is_taken_on_the_first_train_samples():
     assert cut.columns["train_error"][-1] == pytest.approx((out.argmax(1) != labels).double().mean().item())
 
 
-@pytest.mark.parametrize("statistics", ["batch", "running"])
-def test_evaluation_in_several_parts_is_a_mean_over_samples(monkeypatch, statistics):
-    """Without batch statistics the size of the parts does not show."""
+@pytest.mark.parametrize(
+    "model",
+    [CONV, CONV_RUNNING, CONV_BN, dataclasses.replace(CONV_BN, norm_group=4)],
+    ids=["none", "running", "batch", "groups"],
+)
+def test_a_record_does_not_depend_on_how_many_samples_are_evaluated_at_once(monkeypatch, model):
+    """Nor on the device, on which that number depends: not even where a batch's statistics are larger than it."""
     samples = make_samples()
-    model = CONV if statistics == "batch" else CONV_RUNNING
     task = make_task(samples, steps=10, model=model)
     whole = trained(task, samples).columns
-    monkeypatch.setattr(single_net, "EVALUATED_AT_ONCE", 7)
+    monkeypatch.setattr(single_net, "EVALUATED_AT_ONCE", {"cpu": 3})
     parts = trained(task, samples).columns
     for name, values in whole.items():
         np.testing.assert_allclose(parts[name], values, rtol=1e-12, atol=1e-12, err_msg=name)
@@ -536,11 +539,10 @@ def test_a_job_trains_convolutional_and_fully_connected_nets(make_store):
     assert (again.trained, again.found) == (0, 5)
 
 
-@pytest.mark.parametrize("limit_s", [4, 8])
-def test_a_job_stopped_by_its_time_limit_is_resumed(make_store, caplog, limit_s):
+def test_a_job_stopped_by_its_time_limit_is_resumed(make_store, caplog):
     store, whole = make_store("stopped"), make_store("whole")
     task = job_task(**EVERYTHING, steps=48)
-    outcome = job.train([task], store, deadline=Aging(limit_s=limit_s, margin_s=0.0))
+    outcome = job.train([task], store, deadline=Aging(limit_s=6.0, margin_s=0.0))
     assert (outcome.trained, outcome.stopped) == (0, True)
     (header,) = headers(store.results / "checkpoints")
     assert (header.run_ids, header.horizons) == ([task.run_id], [48])

@@ -75,7 +75,7 @@ def read_checkpoint(path: Path) -> tuple[Header, dict] | None:
             return None
         if sha256(payload) != header["sha256"]:
             raise ValueError("its SHA-256 does not fit")
-        state = torch.load(io.BytesIO(payload), weights_only=True)
+        state = torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
         return Header(path, header["run_ids"], header["horizons"], header["step"]), state
     except FileNotFoundError:
         return None

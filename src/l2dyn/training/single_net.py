@@ -33,7 +33,7 @@ class SingleNet:
     """SGD, with or without momentum, on one net.
 
     The penalty (λ/2)·‖θ‖² over all parameters lives in the optimizer's coupled weight_decay and nowhere else: the loss
-    never holds it. Nothing waits for the device but evaluations and AutoL2's measurements.
+    never holds it. Nothing waits for the device but evaluations, AutoL2's measurements and the order of a new epoch.
     """
 
     def __init__(self, tasks: list[Task], samples: Samples, device: str = "cpu"):
@@ -183,13 +183,21 @@ class SingleNet:
         return True
 
     def _measure_on(self, images: Images, labels: Tensor, limit: int) -> Tensor:
-        """(loss, error), means over the first `limit` samples, un-augmented, in nearly equal batches."""
+        """(loss, error), means over the first `limit` samples, un-augmented.
+
+        Samples are cut into nearly equal parts of as many as training normalizes together, and whole parts are
+        evaluated at once, so that the result does not depend on how many.
+        """
+        spec = self.tasks[0].spec
+        group, batch = getattr(spec.model, "norm_group", 0), spec.batch or spec.data.train
+        size = group if 0 < group < batch else batch
+        parts = torch.arange(limit, device=self.device).tensor_split(max(1, round(limit / size)))
+        at_once = max(1, EVALUATED_AT_ONCE[self.device] // size)
         total = torch.zeros(2, dtype=torch.float64, device=self.device)
-        for part in torch.arange(limit, device=self.device).tensor_split(
-            max(1, round(limit / EVALUATED_AT_ONCE[self.device]))
-        ):
-            y = self._soft(labels[part])
-            outputs = self.net(_planes(images.take(part)))
+        for first in range(0, len(parts), at_once):
+            chosen = torch.cat(parts[first : first + at_once])
+            y = self._soft(labels[chosen])
+            outputs = self.net(_planes(images.take(chosen)))
             sums = (self._losses(outputs, y).to(torch.float64).sum(), _wrong(outputs, y).to(torch.float64).sum())
             total += torch.stack(sums)
         return total / limit
