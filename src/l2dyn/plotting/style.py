@@ -1,5 +1,6 @@
 """The shared style: NeurIPS text width, embedded fonts, colours that the colour-blind can tell apart."""
 
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -7,6 +8,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 TEXT_WIDTH = 5.5  # inches, NeurIPS
 SMALL, TINY = 7, 5.5  # points
@@ -55,8 +57,6 @@ def use_style() -> None:
 def panels(columns: int, rows: int = 1, height: float = 1.95) -> tuple[Figure, list[Axes]]:
     """Panels over the text width, row by row, lettered (a), (b), … above their top left corners; height of a row."""
     figure, axes = plt.subplots(rows, columns, figsize=(TEXT_WIDTH, rows * height), layout="constrained", squeeze=False)
-    strip = 0.11 / (rows * height)  # below, for the small print
-    figure.get_layout_engine().set(rect=(0, strip, 1, 1 - strip))
     for letter, ax in zip("abcdef", axes.flat, strict=False):
         ax.set_title(f"({letter})", loc="left", fontweight="bold", pad=3)
         sns.despine(ax=ax)
@@ -103,6 +103,12 @@ def draw_series(
     ax.plot(x[hollow], y[hollow], "o", color=color, markerfacecolor="white", zorder=3)
 
 
+def log_axis_of_l2(ax: Axes) -> None:
+    """λ on a logarithmic x-axis, labelled at powers of ten only: less than a decade would crowd it."""
+    ax.set(xscale="log", xlabel=r"L2 coefficient $\lambda$")
+    ax.xaxis.set_minor_formatter(NullFormatter())
+
+
 def make_room(ax: Axes, below: float = 0.0, above: float = 0.0) -> None:
     """Widen the y-range by these fractions of it, so that a legend covers no data."""
     scale = ax.yaxis.get_transform()
@@ -141,8 +147,11 @@ def draw_diverged(ax: Axes, x: Sequence[float], color) -> None:
 
 
 def small_print(figure: Figure, text: str) -> None:
-    """Provenance along the lower edge."""
-    figure.text(0.005, 0.008, text, fontsize=TINY, color=NEUTRAL, ha="left", va="bottom")
+    """Provenance along the lower edge, in as many lines as it takes."""
+    lines = textwrap.wrap(text, width=145)
+    strip = 0.11 * len(lines) / figure.get_figheight()
+    figure.get_layout_engine().set(rect=(0, strip, 1, 1 - strip))
+    figure.text(0.005, 0.008, "\n".join(lines), fontsize=TINY, color=NEUTRAL, ha="left", va="bottom")
 
 
 def save(figure: Figure, *paths: str) -> None:

@@ -9,8 +9,6 @@ from l2dyn.metrics import fit_power_law
 from l2dyn.plotting import style
 from l2dyn.plotting.job import FigureJob
 
-L2_LABEL = r"L2 coefficient $\lambda$"
-
 
 def draw_rows(job: FigureJob, *rows: tuple[str, str]) -> Figure:
     """A row of the three panels for each (grid experiment, fixed-budget experiment) that the scale draws.
@@ -47,7 +45,8 @@ def draw_time(job: FigureJob, ax: Axes, panel: str, grid: pd.DataFrame) -> None:
     for lr, runs in with_l2[with_l2["status"] == "diverged"].groupby("lr"):
         style.draw_diverged(ax, runs["l2"], colors[lr])
         job.plot(panel, f"lr={lr:g} diverged", runs["l2"], np.nan, runs["run_id"].to_numpy())
-    ax.set(xscale="log", yscale="log", xlabel=L2_LABEL, ylabel="epochs to peak $t^*$")
+    style.log_axis_of_l2(ax)
+    ax.set(yscale="log", ylabel="epochs to peak $t^*$")
     style.make_room(ax, below=0.3)
     fitted = timed[~timed["censored"] & (timed["t_star"] > 0)]
     _draw_fit(job, ax, panel, fitted)
@@ -67,7 +66,8 @@ def draw_best(job: FigureJob, ax: Axes, panel: str, grid: pd.DataFrame) -> None:
         label = rf"$\eta = {style.number(lr)}$"
         _draw_points(job, ax, panel, f"lr={lr:g}", runs, "max_test_accuracy", colors[lr], label)
     _draw_without_l2(job, ax, panel, grid)
-    ax.set(xscale="log", xlabel=L2_LABEL, ylabel="max test accuracy")
+    style.log_axis_of_l2(ax)
+    ax.set(ylabel="max test accuracy")
     ax.legend(loc="lower left")
 
 
@@ -80,7 +80,8 @@ def draw_budget(job: FigureJob, ax: Axes, panel: str, fixed: pd.DataFrame, grid:
         _draw_points(job, ax, panel, f"lr={lr:g}", runs, "max_test_accuracy", colors.get(lr, style.BLUE))
     _draw_without_l2(job, ax, panel, fixed)
     rates = ", ".join(f"{lr:g}" for lr in sorted(set(fixed["lr"])))
-    ax.set(xscale="log", xlabel=L2_LABEL, ylabel="max test accuracy")
+    style.log_axis_of_l2(ax)
+    ax.set(ylabel="max test accuracy")
     style.make_room(ax, below=0.3)
     ax.legend(title=rf"{fixed['horizon_epochs'].max():g} epochs, $\eta = {rates}$", loc="lower left")
 
