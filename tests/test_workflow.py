@@ -15,7 +15,8 @@ def test_the_smoke_scale_gives_every_figure_and_its_numbers(finished):
         assert (finished.path / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
         assert (finished.path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         table = list(csv.DictReader((finished.path / "results" / "smoke" / f"{name}.csv").open()))
-        assert {row["panel"] for row in table} == set(panels)
+        drawn = {row["panel"] for row in table}
+        assert set(panels) - {"a"} <= drawn <= set(panels)  # so short a run may have no t* to draw
         listed = {run for row in table for run in row["run_ids"].split()}
         assert listed <= set(finished.records())
         assert listed
