@@ -9,11 +9,12 @@ import importlib
 __version__ = "0.1.0"
 _EXPORTS = {
     "AutoL2": "l2dyn.auto_l2",
+    "measure_c": "l2dyn.training.coefficient",
     "predict_l2": "l2dyn.prediction",
     "theory": "l2dyn.theory",
     "time_to_peak": "l2dyn.metrics",
 }
-__all__ = ["AutoL2", "predict_l2", "theory", "time_to_peak"]
+__all__ = ["AutoL2", "measure_c", "predict_l2", "theory", "time_to_peak"]
 
 
 def __getattr__(name: str):

@@ -66,7 +66,7 @@ class AutoL2:
         min_l2: float = 0.0,
         trigger: str = "either",
     ):
-        _check_optimizer(optimizer)
+        check_optimizer(optimizer)
         if not 0 < init_l2 < math.inf:
             raise ValueError(f"init_l2 must be positive and finite, got {init_l2}")
         if not 0 < factor < 1:
@@ -141,16 +141,22 @@ class AutoL2:
         settings = f"factor={self.factor}, cooldown={self.cooldown}, min_l2={self.min_l2}, trigger={self.trigger!r}"
         return f"AutoL2(l2={self._l2}, {settings})"
 
-    @torch.no_grad()
     def _write(self) -> None:
         for group in self.optimizer.param_groups:
-            if isinstance(group["weight_decay"], Tensor):
-                group["weight_decay"].fill_(self._l2)
-            else:
-                group["weight_decay"] = self._l2
+            set_weight_decay(group, self._l2)
 
 
-def _check_optimizer(optimizer) -> None:
+@torch.no_grad()
+def set_weight_decay(group: dict, l2: float) -> None:
+    """Set the weight_decay of a param group; a Tensor is filled in place."""
+    if isinstance(group["weight_decay"], Tensor):
+        group["weight_decay"].fill_(l2)
+    else:
+        group["weight_decay"] = l2
+
+
+def check_optimizer(optimizer) -> None:
+    """Raise ValueError, naming the optimizer, for one that cannot apply an L2 penalty by its weight_decay."""
     name = type(optimizer).__name__
     groups = getattr(optimizer, "param_groups", None)
     if groups is None:
@@ -163,7 +169,7 @@ def _check_optimizer(optimizer) -> None:
     if flagged or named:
         raise ValueError(
             f"optimizer {name} applies weight_decay decoupled from the gradient, which is not an L2 penalty; "
-            "AutoL2 needs one that adds it to the gradient, such as SGD or Adam"
+            "take one that adds it to the gradient, such as SGD or Adam"
         )
 
 

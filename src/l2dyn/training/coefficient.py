@@ -1,0 +1,181 @@
+"""Floor 3: measure_c, the coefficient c = λ·t* of a practitioner's own training (section 3 of the paper)."""
+
+import functools
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from l2dyn.auto_l2 import check_optimizer, set_weight_decay
+from l2dyn.metrics import TOLERANCE, peak, time_to_peak
+from l2dyn.prediction import WINDOW, Coefficient, coefficient, running_mean
+
+_CONSTANT = ("weight_decay", "lr", "momentum")
+
+
+def measure_c(
+    optimizer: torch.optim.Optimizer,
+    train: Callable[[int], object],
+    test_accuracy: Callable[[], float | Tensor],
+    *,
+    steps_per_epoch: float,
+    l2: float = 0.01,
+    interval: float = 0.04,
+    max_epochs: float = 10.0,
+    tolerance: float = TOLERANCE,
+    chance: float = 0.1,
+    window: int = WINDOW,
+) -> Coefficient | None:
+    """Measure c = λ·t* in your own training loop: train with a large λ until test accuracy has peaked.
+
+    This is section 3 of arXiv 2006.08643, figure 4a, where a WRN-28-10 with λ = 0.01 gives c ≈ 0.0066 within 2 epochs.
+    From c follows the λ to train with, `predict_l2(c.c_argmax, budget=200)`; c and the budget are in epochs.
+
+    Hand over a freshly initialized net's optimizer at the constant learning rate (the initial one of a schedule, which
+    must not be stepped meanwhile). The net comes back trained at l2 and is of no further use; every group's
+    weight_decay comes back as it was, also after an error. Test accuracy is taken at t = 0 and after every interval.
+
+    When it stops: the peak must be over by metrics.peak (within the first half of the time so far test accuracy came
+    within the tolerance of its best, or it has come down since), and the highest point of the running mean, which is
+    c_argmax, must lie in the first half of the evaluations and at least 2·window of them back, lest a dip early in
+    training pass for the end. Otherwise it stops at max_epochs, where `censored` says that the peak may lie beyond; a
+    larger l2 brings it nearer. Expect it near (1−μ)/(η·S·l2) epochs (η learning rate, S steps per epoch, μ momentum),
+    where C is 1; a C far below 1 from SGD says that an early dip was taken for the end: try a longer interval.
+
+    optimizer: of any kind with coupled weight decay (as for AutoL2), with one learning rate and momentum in all groups.
+        Adam and its like will do, but their C means nothing. A weight_decay that is a Tensor is filled in place; one
+        that is a plain number must not have been frozen into a captured CUDA graph.
+    train: train(steps) takes that many optimizer steps; it is called again and again and goes on where it left off.
+    test_accuracy: test_accuracy() returns a fraction, as a number or a Tensor of one element. It is called often, so
+        some thousand test samples may have to do. Keep the values in it if you want to draw the curve.
+    steps_per_epoch: optimizer steps in an epoch, which need not be whole.
+    l2: the large λ (paper: 0.01).
+    interval: epochs between evaluations, rounded to whole steps, one at least (ours: 0.04).
+    max_epochs: where to give up (paper: 2; ours: 10).
+    tolerance: of c_within and of the stopping rule, as a fraction (paper: 0.005).
+    chance: the test accuracy of guessing (0.1: ten classes).
+    window: how many evaluations the running mean spans; odd.
+
+    Returns a `Coefficient`, see there; None where test accuracy has not beaten chance by 10 points by max_epochs.
+
+    Raises ValueError, naming the argument, for values out of range, for an optimizer as AutoL2 does or whose groups
+    differ in learning rate or momentum, where learning rate, momentum or weight_decay changes during training, where
+    test_accuracy returns no fraction, and where training diverges (a parameter that is no longer finite would
+    otherwise look like a peak that is over): take a smaller learning rate or l2.
+
+    >>> from torch import nn
+    >>> _ = torch.manual_seed(0)
+    >>> x = torch.randn(1500, 10)
+    >>> y = (x[:, 0] > 0).long()
+    >>> net = nn.Sequential(nn.Linear(10, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
+    >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    >>> def endless(loader):
+    ...     while True:
+    ...         yield from loader
+    >>> data = torch.utils.data.TensorDataset(x[:500], y[:500])
+    >>> batches = endless(torch.utils.data.DataLoader(data, batch_size=250, shuffle=True))
+    >>> def train(steps):
+    ...     for _ in range(steps):
+    ...         images, labels = next(batches)
+    ...         optimizer.zero_grad()
+    ...         nn.functional.cross_entropy(net(images), labels).backward()
+    ...         optimizer.step()
+    >>> def test_accuracy():
+    ...     with torch.no_grad():
+    ...         return (net(x[500:]).argmax(1) == y[500:]).float().mean()
+    >>> settings = {"l2": 0.1, "interval": 1, "max_epochs": 100, "chance": 0.5}  # for a task that is so small
+    >>> c = measure_c(optimizer, train, test_accuracy, steps_per_epoch=2, **settings)
+    >>> c.censored, 0.3 < c.C_argmax < 10
+    (False, True)
+    >>> from l2dyn import predict_l2
+    >>> 0 < predict_l2(c.c_argmax, budget=200) < 0.1
+    True
+    """
+    check_optimizer(optimizer)
+    for name, function in (("train", train), ("test_accuracy", test_accuracy)):
+        if not callable(function):
+            raise ValueError(f"{name} must be a function, got {type(function).__name__}")
+    for name, value in (("steps_per_epoch", steps_per_epoch), ("interval", interval), ("max_epochs", max_epochs)):
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be positive and finite, got {value}")
+    if not 0 <= chance < 1:
+        raise ValueError(f"chance must be at least 0 and below 1, got {chance}")
+    steps = max(round(interval * steps_per_epoch), 1)
+    intervals = math.floor(max_epochs * steps_per_epoch / steps + 1e-9)  # 0.29 · 100 falls short of 29
+    if intervals < 1:
+        raise ValueError(f"max_epochs must span an interval of {steps / steps_per_epoch:g} epochs, got {max_epochs}")
+    read = functools.partial(
+        coefficient,
+        l2=l2,
+        lr=_shared(optimizer, "lr"),
+        steps_per_epoch=steps_per_epoch,
+        momentum=_shared(optimizer, "momentum"),
+        tolerance=tolerance,
+        chance=chance,
+        window=window,
+    )
+    read([0.0], [0.0])  # so that a bad argument is told before the training, not after it
+    former = [group["weight_decay"] for group in optimizer.param_groups]
+    former = [float(value) if isinstance(value, Tensor) else value for value in former]  # a Tensor will be filled
+    try:
+        for group in optimizer.param_groups:
+            set_weight_decay(group, l2)
+        settings = _settings(optimizer)
+        t, accuracy = [0.0], [_fraction(test_accuracy(), 0.0)]
+        for k in range(1, intervals + 1):
+            train(steps)
+            t.append(k * steps / steps_per_epoch)
+            _check_training(optimizer, settings, t[-1])
+            accuracy.append(_fraction(test_accuracy(), t[-1]))
+            if _is_over(t, accuracy, tolerance, chance, window):
+                break
+    finally:
+        for group, value in zip(optimizer.param_groups, former, strict=False):  # train may have added groups
+            set_weight_decay(group, value)
+    return read(t, accuracy)
+
+
+def _is_over(t: list[float], accuracy: list[float], tolerance: float, chance: float, window: int) -> bool:
+    run = peak(t, accuracy, horizon=t[-1], chance=chance, tolerance=tolerance)
+    if run is None or run.censored:
+        return False
+    highest = time_to_peak(range(len(accuracy)), running_mean(accuracy, window), 0.0)  # counted in evaluations
+    return len(accuracy) - 1 - highest >= max(highest, 2 * window)
+
+
+def _check_training(optimizer, settings: dict[str, list[float]], epoch: float) -> None:
+    for name, values in _settings(optimizer).items():
+        if values != settings[name]:
+            raise ValueError(
+                f"{name} must stay constant while c is measured, but at epoch {epoch:g} it is {values} "
+                f"instead of {settings[name]}"
+            )
+    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    if not all(bool(parameter.detach().isfinite().all()) for parameter in parameters):
+        raise ValueError(
+            f"training diverged: a parameter is not finite at epoch {epoch:g}; take a smaller learning rate or l2"
+        )
+
+
+def _settings(optimizer) -> dict[str, list[float]]:
+    return {name: [float(group.get(name, 0.0)) for group in optimizer.param_groups] for name in _CONSTANT}
+
+
+def _shared(optimizer, name: str) -> float:
+    values = _settings(optimizer)[name]
+    if any(not math.isclose(value, values[0], rel_tol=1e-6) for value in values):  # 0.2 as a float32 Tensor is 0.2
+        raise ValueError(f"{name} must be the same in all param groups of the optimizer, got {values}")
+    return values[0]
+
+
+def _fraction(value: float | Tensor, epoch: float) -> float:
+    if value is None or (isinstance(value, Tensor) and value.numel() != 1):
+        got = "None" if value is None else f"a Tensor of shape {tuple(value.shape)}"
+        raise ValueError(f"test_accuracy must return a number or a Tensor of one element, got {got}")
+    accuracy = float(value.detach() if isinstance(value, Tensor) else value)
+    if not math.isfinite(accuracy):
+        raise ValueError(f"test_accuracy is {accuracy} at epoch {epoch:g}; take a smaller learning rate or l2")
+    if not 0 <= accuracy <= 1:
+        raise ValueError(f"test_accuracy must return a fraction between 0 and 1, got {accuracy} at epoch {epoch:g}")
+    return accuracy
