@@ -25,6 +25,7 @@ localrules:
     all,
     figures,
     data,
+    derive,
     publish,
 
 

@@ -21,7 +21,8 @@
 # - **b, e** the maximum test accuracy against λ; the dashed line is the best run without L2 over all η;
 # - **c, f** the same within a fixed number of epochs, where performance peaks at one λ.
 #
-# Hollow points are bounds: runs whose peak may lie beyond their horizon, left out of the fit. Crosses: diverged.
+# Hollow points are bounds: runs whose peak may lie beyond their horizon. Plus signs: runs that never fit
+# their training set. Crosses: diverged. None of these enters the fit.
 
 # %%
 from l2dyn.plotting.job import FigureJob

@@ -11,13 +11,14 @@ RERUN = ("train", "summarize", "theory", "figure", "publish")
 
 
 def test_the_smoke_scale_gives_every_figure_and_its_numbers(finished):
-    for name, panels in (("fig2", "abcdef"), ("fig3", "abcdef"), ("fig5", "abc")):
+    drawn_in = {"fig1": "abc", "fig2": "abcdef", "fig3": "abcdef", "fig4": "ab", "fig5": "abc"}
+    for name, panels in drawn_in.items():
         assert (finished.path / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
         assert (finished.path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         table = list(csv.DictReader((finished.path / "results" / "smoke" / f"{name}.csv").open()))
         drawn = {row["panel"] for row in table}
         assert set(panels) - {"a"} <= drawn <= set(panels)  # so short a run may have no t* to draw
-        listed = {run for row in table for run in row["run_ids"].split()}
+        listed = {run for row in table for run in row["run_ids"].split()}  # a number made of others has no run
         assert listed <= set(finished.records())
         assert listed
     rows = list(csv.DictReader((finished.path / "results" / "smoke" / "fig2ab" / "summary.csv").open()))
@@ -55,7 +56,8 @@ def test_each_scale_keeps_its_own_figure(smoke):
         for experiment in values["experiments"].values():
             experiment["horizon"] = {"epochs": 1 if "batch" in experiment else 12}
             experiment["lr"], experiment["seeds"] = experiment["lr"][:1], [0]
-            experiment["l2"] = experiment["l2"][:3]
+            if isinstance(experiment["l2"], list):
+                experiment["l2"] = experiment["l2"][:3]
 
     smoke.edit_config("quick", stub)
     smoke.snakemake("figures/fig2.pdf", "--config", "scale=quick")
@@ -126,7 +128,7 @@ def test_a_restyled_figure_is_redrawn_and_nothing_trained(smoke):
     style = smoke.path / "src" / "l2dyn" / "plotting" / "style.py"
     style.write_text(style.read_text().replace("TEXT_WIDTH = 5.5", "TEXT_WIDTH = 5.0"))
     done = smoke.snakemake("all")
-    assert {k: v for k, v in jobs_of(done).items() if k in RERUN} == {"figure": 3, "publish": 3}
+    assert {k: v for k, v in jobs_of(done).items() if k in RERUN} == {"figure": 5, "publish": 5}
     assert smoke.records() == before
 
 
@@ -173,7 +175,7 @@ def test_the_large_scales_dry_run(fresh, scale):
     done = fresh.snakemake("all", "-n", "--config", f"scale={scale}", "train=true")
     jobs = jobs_of(done)
     assert jobs["train"] > 1
-    assert jobs["figure"] == 3
+    assert jobs["figure"] == 5
 
 
 def test_shipped_runs_are_not_trained_and_reuse_false_ignores_them(smoke):
@@ -181,12 +183,13 @@ def test_shipped_runs_are_not_trained_and_reuse_false_ignores_them(smoke):
         smoke.l2dyn("ship", "--scale", "smoke", "--experiment", name)
     subprocess.run("rm -r results figures/*.p??", shell=True, cwd=smoke.path, check=True)
     jobs = jobs_of(smoke.snakemake("all", "-n"))
-    assert jobs["train"] == 3  # figure 3's two nets, and fig5c
+    waiting = {"fig1a-fixed", "fig1a-scaled", "fig4a", "fig1b-tuned", "fig1c-auto", "fig3-plain", "fig3-norm", "fig5c"}
+    assert jobs["train"] == len(waiting)  # and those whose λ are measured, once they are known
     smoke.snakemake("figures/fig2.pdf")
     assert smoke.records() == {}
     assert {row["shelf"] for row in summary(smoke, "fig2ab")} == {"shipped"}
     ignoring = jobs_of(smoke.snakemake("all", "-n", "--config", "scale=smoke", "reuse=false"))
-    assert ignoring["train"] > 3
+    assert ignoring["train"] > len(waiting)
     shelf = smoke.path / "paper_results" / "runs" / "smoke-fig2ab.parquet"
     content = bytearray(shelf.read_bytes())
     content[len(content) // 2] ^= 1
@@ -231,10 +234,87 @@ def test_markers_are_json_that_lists_the_runs(finished):
     assert listed == set(finished.records())
 
 
+def test_l2_is_predicted_from_what_was_measured_and_trained(finished):
+    """λ = c/T to two digits, c of figure 4a's own runs; every one of them trained, at its own budget."""
+    derived = json.loads((finished.path / "results" / "smoke" / "fig1b-predicted" / "l2.json").read_text())
+    (coefficient,) = derived["evidence"]["coefficients"]
+    assert set(coefficient["run_ids"]) == {row["run_id"] for row in summary(finished, "fig4a")}
+    wanted = {row["epochs"]: float(f"{coefficient['c_argmax'] / row['epochs']:.1e}") for row in derived["l2"]}
+    rows = summary(finished, "fig1b-predicted")
+    assert {float(row["horizon_epochs"]): float(row["l2"]) for row in rows} == wanted
+    assert {row["status"] for row in rows} <= {"finished", "diverged"}
+    (scheduled,) = summary(finished, "fig1a-predicted")
+    assert float(scheduled["l2"]) == float(f"{coefficient['c_argmax'] / (0.3 * 16):.1e}")  # T1 = 0.3·T
+    best = max((r for r in summary(finished, "fig1b-tuned") if r["horizon_epochs"] == "32.0"), key=accuracy)
+    tuned = summary(finished, "fig1c-tuned")
+    assert {float(row["l2"]) for row in tuned} == {float(best["l2"])}
+    assert best["run_id"] in [row["run_id"] for row in tuned]  # the same seed is the same run
+
+
+def accuracy(row):
+    return float(row["max_test_accuracy"])
+
+
+def test_another_measurement_trains_the_new_predictions_only(smoke):
+    before = smoke.records()
+    path = smoke.path / "results" / "smoke" / "fig1b-predicted" / "l2.json"
+    first = json.loads(path.read_text())["l2"]
+    smoke.edit_config("smoke", lambda v: v["experiments"]["fig4a"].update(seeds=[0, 1, 2, 3]))
+    smoke.snakemake("all")
+    second = json.loads(path.read_text())
+    assert second["evidence"]["coefficients"][0]["run_ids"] != first
+    assert second["l2"] != first
+    after = smoke.records()
+    assert {run: after[run] for run in before} == before
+    rows = [row for name in ("fig4a", "fig1b-predicted", "fig1a-predicted") for row in summary(smoke, name)]
+    assert set(after) - set(before) <= {row["run_id"] for row in rows}
+    assert {row["status"] for row in rows} <= {"finished", "diverged"}
+    assert "Nothing to be done" in smoke.snakemake("all").stderr
+
+
+def test_lost_predictions_come_back(smoke):
+    """The λ themselves, or the record of a run at one of them."""
+    before = smoke.records()
+    path = smoke.path / "results" / "smoke" / "fig1b-predicted" / "l2.json"
+    content = path.read_text()
+    path.unlink()
+    smoke.snakemake("all")
+    assert path.read_text() == content
+    assert smoke.records() == before
+    lost = summary(smoke, "fig1b-predicted")[0]["run_id"]
+    (smoke.path / "results" / "runs" / f"{lost}.parquet").unlink()
+    smoke.snakemake("all")
+    after = smoke.records()
+    assert [run for run in before if after[run] != before[run]] == [lost]
+
+
+def test_a_prediction_that_is_pending_is_shown_and_never_guessed(fresh):
+    listed = fresh.l2dyn("plan", "--scale", "smoke").stdout
+    assert "fig1b-predicted *" in listed
+    assert "fig1b-predicted: pending, its l2 is measured on fig4a" in listed
+    refused = fresh.l2dyn("train", "--scale", "smoke", "--experiment", "fig1b-predicted", rc=2)
+    (line,) = refused.stderr.strip().splitlines()
+    assert "l2dyn predict --scale smoke --experiment fig1b-predicted" in line
+    fresh.snakemake("figures/fig4.pdf", "--config", "scale=smoke", "train=false")
+    (row,) = summary(fresh, "fig1b-predicted")
+    assert (row["status"], row["l2"], row["run_id"]) == ("missing", "", "")
+
+
+def test_predictions_by_hand_without_snakemake(fresh):
+    """As on a machine that has none: train, predict, train."""
+    fresh.l2dyn("train", "--scale", "smoke", "--experiment", "fig4a")
+    fresh.l2dyn("predict", "--scale", "smoke", "--experiment", "fig1b-predicted")
+    done = fresh.l2dyn("train", "--scale", "smoke", "--experiment", "fig1b-predicted")
+    assert "3 trained" in done.stderr
+    shown = fresh.l2dyn("predict", "--scale", "smoke", "--experiment", "fig4a", "--budget", "8").stdout
+    derived = json.loads((fresh.path / "results" / "smoke" / "fig1b-predicted" / "l2.json").read_text())
+    assert f"{derived['l2'][0]['l2']:g}" in shown.splitlines()[-1].split()
+
+
 def test_the_report_holds_every_figure(smoke):
     smoke.snakemake("all", "--report=report.html")
     text = (smoke.path / "report.html").read_text()
-    for name in ("fig2", "fig3", "fig5"):
+    for name in ("fig1", "fig2", "fig3", "fig4", "fig5"):
         assert name in text
 
 

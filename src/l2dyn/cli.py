@@ -17,8 +17,9 @@ from l2dyn.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_OTHER, EXIT_STOPPED, Us
 from l2dyn.runs.config import load_scale
 from l2dyn.runs.cost import NOMINAL_RATE, estimated_hours, record_bytes
 from l2dyn.runs.datasets import DATASETS
+from l2dyn.runs.derived_l2 import derived_l2_path, write_derived_l2
 from l2dyn.runs.files import results_folder, shipped_folder, write_atomically
-from l2dyn.runs.plan import Plan
+from l2dyn.runs.plan import Plan, planned
 from l2dyn.runs.records import DamagedRecord, read_records, write_records
 from l2dyn.runs.store import RunStore, remove_stale_markers, write_manifest
 
@@ -76,6 +77,14 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--data-dir", default=os.environ.get("L2DYN_DATA"), help="folder that holds the real data")
     prepare.add_argument("--output", type=Path, help="default: below the results folder")
 
+    predict = command("predict", _predict, "measure c = λ·t* or a tuned λ on finished runs, and the λ of each budget")
+    predict.add_argument("--experiment", required=True, help="one with l2: {predicted_from: …}, or one to measure c on")
+    predict.add_argument(
+        "--budget", type=float, action="append", metavar="EPOCHS", help="predict λ for it (repeatable)"
+    )
+    predict.add_argument("--first-decay", type=float, metavar="EPOCHS", help="when the learning rate first decays")
+    predict.add_argument("--output", type=Path, help="l2.json (default: results/SCALE/EXPERIMENT/l2.json)")
+
     summarize = command("summarize", _summarize, "write an experiment's summary.csv, one row a run")
     summarize.add_argument("--experiment", required=True)
     summarize.add_argument("--output", type=Path, help="default: results/SCALE/EXPERIMENT/summary.csv")
@@ -111,6 +120,14 @@ def _train(arguments) -> int:
     threads = scale.threads if arguments.threads is None else arguments.threads
     if threads < 1:
         raise UserError(f"--threads {threads}: at least 1")
+    plan.tasks(arguments.experiment)
+    if arguments.experiment in plan.pending:
+        source = scale.experiments[arguments.experiment].l2.source
+        command = f"l2dyn predict --scale {plan.name} --experiment {arguments.experiment}"
+        raise UserError(f"--experiment {arguments.experiment}: its l2 is measured on {source}; first run: {command}")
+    if arguments.experiment in plan.unresolved:
+        reason = _unresolved(plan, arguments.experiment)
+        log.warning("l2dyn: %s; nothing to train until l2dyn predict measures it", reason)
     part = plan.slice(arguments.experiment, *arguments.slice, owned_only=arguments.owned)
     store = _store(scale)
     outcome = train(
@@ -139,6 +156,64 @@ def _data(arguments) -> int:
     path = arguments.output or data.prepared_path(arguments.name)
     data.prepare(arguments.name, path, arguments.data_dir or None)
     log.info("%s: %s, checksum %s", path, arguments.name, DATASETS[arguments.name].checksum[:16])
+    return EXIT_DONE
+
+
+def _predict(arguments) -> int:
+    from l2dyn.derivation import derive
+
+    plan = _planned(arguments)
+    plan.tasks(arguments.experiment)
+    config = plan.scale.experiments[arguments.experiment]
+    if not config.derived:
+        return _predict_from(plan, arguments)
+    for option, given in (("--budget", arguments.budget), ("--first-decay", arguments.first_decay)):
+        if given is not None:
+            where = f"config/{plan.name}.yaml"
+            raise UserError(f"{option}: {arguments.experiment} has its budgets and learning rates in {where}")
+    derived = derive(plan, arguments.experiment, _store(plan.scale))
+    path = arguments.output or derived_l2_path(plan.name, arguments.experiment)
+    write_derived_l2(path, derived)
+    log.info("%s written", path)
+    if derived.reason:
+        log.warning("l2dyn: %s: no l2: %s", arguments.experiment, derived.reason)
+    rows = [[f"{lr:g}", f"{epochs:g}", f"{l2:g}"] for (lr, epochs), l2 in derived.values.items()]
+    # under the workflow the table belongs into the log
+    _print_table(["learning rate", "budget (epochs)", "l2"], rows, show=log.info if arguments.log else print)
+    return EXIT_DONE
+
+
+def _predict_from(plan: Plan, arguments) -> int:
+    """Measure c on an experiment that lists its λ, and show what it predicts for the budgets that are asked for."""
+    from l2dyn.derivation import measured_coefficient
+    from l2dyn.prediction import predict_l2, round_l2
+
+    name, config = arguments.experiment, plan.scale.experiments[arguments.experiment]
+    if arguments.output:
+        raise UserError(f"--output: {name} lists its l2 in config/{plan.name}.yaml")
+    if arguments.first_decay is not None and not arguments.budget:
+        raise UserError("--first-decay: needs the --budget in which the learning rate decays")
+    for key in ("auto_l2", "lr_schedule"):
+        if getattr(config, key) is not None:
+            raise UserError(f"--experiment {name}: it has {key}; c is measured at constant l2 and learning rate")
+    rows = []
+    for lr in config.lr:
+        c, _, missing = measured_coefficient(plan, name, _store(plan.scale), lr)
+        if missing:
+            raise UserError(
+                f"--experiment {name}: {len(missing)} of its runs are not trained; l2dyn status counts them"
+            )
+        if c is None:
+            raise UserError(f"--experiment {name}: no run at lr {lr:g} has an uncensored peak of test accuracy")
+        try:
+            predicted = [round_l2(predict_l2(c.c_argmax, b, arguments.first_decay)) for b in arguments.budget or []]
+        except ValueError as error:
+            raise UserError(f"--budget, --first-decay: {error}") from None
+        both = ((c.c_argmax, c.c_argmax_low, c.c_argmax_high), (c.c_within, c.c_within_low, c.c_within_high))
+        spans = [f"{value:.3g} ({low:.2g}–{high:.2g})" for value, low, high in both]
+        rows.append([f"{lr:g}", c.seeds, *spans, f"{c.C_argmax:.2g}", *(f"{l2:g}" for l2 in predicted)])
+    budgets = [f"l2 for {b:g} epochs" for b in arguments.budget or []]
+    _print_table(["learning rate", "runs", "c_argmax (epochs)", "c_0.5pp (epochs)", "C", *budgets], rows)
     return EXIT_DONE
 
 
@@ -176,12 +251,22 @@ def _plan(arguments) -> int:
     for name, runs in plan.experiments.items():
         own = plan.tasks(name, owned_only=True)
         tasks += own
-        capped = sum(run.capped for run in runs)
-        rows.append([name, len(runs), len(own), capped, *_costs(own, device, threads)])
+        capped = len({run.run_id for run in runs if run.capped})
+        if name in plan.pending:
+            own = plan.provisional(name)
+            rows.append([f"{name} *", len(own), len(own), 0, *_costs(own, device, threads)])
+            tasks += own
+            continue
+        rows.append([name, len(plan.tasks(name)), len(own), capped, *_costs(own, device, threads)])
     rows.append(["all", sum(r[1] for r in rows), len(tasks), sum(r[3] for r in rows), *_costs(tasks, device, threads)])
     _print_table(["experiment", "runs", "own", "capped", "longest run", "steps", "hours", "disk MiB"], rows)
     unit = "GPU" if device == "cuda" else f"{threads} CPU core{'s' if threads > 1 else ''}"
     rate = NOMINAL_RATE["cuda"] if device == "cuda" else NOMINAL_RATE["cpu"] * threads
+    for name in plan.pending:
+        source = plan.scale.experiments[name].l2.source
+        print(f"* {name}: pending, its l2 is measured on {source}; counted as if none of its runs were another's.")
+    for name in plan.unresolved:
+        print(_unresolved(plan, name))
     print(f"own: runs not listed by an earlier experiment. hours: of one {unit} at a nominal {rate / 1e12:g} TFLOP/s.")
     return EXIT_DONE
 
@@ -212,11 +297,19 @@ def _status(arguments) -> int:
                 counts["shipped"] += store.on_shipped_shelf(store.entry(task.run_id))
             else:
                 counts["checkpointed" if task.run_id in begun else "missing"] += 1
-        rows.append([name, len(plan.experiments[name]), *counts.values()])
+        rows.append([name, len(plan.tasks(name)), *counts.values()])
     _print_table(["experiment", "runs", "done", "of these shipped", "diverged", "checkpointed", "missing"], rows)
+    for name in plan.pending:
+        print(f"{name}: pending, its l2 is measured on {plan.scale.experiments[name].l2.source}")
+    for name in plan.unresolved:
+        print(_unresolved(plan, name))
     for error in damage:
         log.error("l2dyn: %s", error)
     return EXIT_OTHER if damage else EXIT_DONE
+
+
+def _unresolved(plan: Plan, name: str) -> str:
+    return f"{name}: its l2 could not be measured: {plan.unresolved[name]}"
 
 
 def _checkpointed(store: RunStore) -> set[str]:
@@ -245,8 +338,7 @@ def _import(arguments) -> int:
     for record in read_records(arguments.bundle):
         entry = store.entry(record.run_id)
         if entry is None or not entry.serves(record.steps):
-            store.save(record)
-            brought += 1
+            brought += store.save(record)
     remove_stale_markers(store.results, RunStore().shipped_entries())
     print(f"{arguments.bundle}: {brought} runs brought to {store.results / 'runs'}, the others were there")
     return EXIT_DONE
@@ -279,7 +371,7 @@ def _scale(arguments):
 
 
 def _planned(arguments) -> Plan:
-    return Plan(arguments.scale, _scale(arguments))
+    return planned(arguments.scale, _scale(arguments))
 
 
 def _store(scale) -> RunStore:
@@ -300,11 +392,11 @@ def _duration(text: str) -> float:
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
-def _print_table(head: list[str], rows: list[list]) -> None:
+def _print_table(head: list[str], rows: list[list], show=print) -> None:
     cells = [head, *([f"{c:,}" if isinstance(c, int) else str(c) for c in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     for row in cells:
-        print("  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))))
+        show("  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))))
 
 
 def _set_up_logging(path: Path | None) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from l2dyn.metrics import peak
+from l2dyn.runs.config import ExperimentConfig
+from l2dyn.runs.datasets import DATASETS
 from l2dyn.runs.files import write_atomically
 from l2dyn.runs.plan import Plan, PlannedRun
 from l2dyn.runs.records import Record
@@ -47,10 +49,26 @@ FIELDS = (
 def summarize(plan: Plan, experiment: str, store: RunStore) -> list[dict]:
     """A row of FIELDS for every run of an experiment, each from the prefix up to its declared horizon.
 
-    Raises DamagedRecord for a record that is not what was written.
+    With several budgets that is a row for every run and budget; λ that is pending, or could not be measured, is one
+    row of status missing. Raises DamagedRecord for a record that is not what was written.
     """
-    chance = 0.5 if plan.scale.experiments[experiment].data.labels == "parity" else 0.1
-    return [_row(experiment, run, store, chance) for run in plan.experiments[experiment]]
+    config = plan.scale.experiments[experiment]
+    runs = plan.experiments[experiment]
+    if config.derived and not runs:
+        return [{"experiment": experiment, "dataset": config.data.name, "lr": config.lr[0], "status": "missing"}]
+    return [_row(experiment, run, store, chance_of(config)) for run in runs]
+
+
+def chance_of(config: ExperimentConfig) -> float:
+    """The test accuracy of guessing."""
+    return 0.5 if config.data.labels == "parity" else 1 / DATASETS[config.data.name].classes
+
+
+def status_at(record: Record, steps: int) -> str:
+    """A record's status at a horizon: finished (also where it diverged only later), diverged or short."""
+    if not record.serves(steps):
+        return "short"
+    return "diverged" if record.status == "diverged" and record.steps <= steps else "finished"
 
 
 def write_summary(path: Path, rows: list[dict]) -> None:
@@ -85,7 +103,7 @@ def _row(experiment: str, run: PlannedRun, store: RunStore, chance: float) -> di
 def _measured(record: Record, run: PlannedRun, store: RunStore, chance: float) -> dict:
     entry = store.entry(run.run_id)
     row = {
-        "status": record.status if record.serves(run.steps) else "short",
+        "status": status_at(record, run.steps),
         "steps": min(record.steps, run.steps),
         "shelf": "shipped" if store.on_shipped_shelf(entry) else "results",
         "numerics_version": record.numerics_version,
@@ -93,8 +111,6 @@ def _measured(record: Record, run: PlannedRun, store: RunStore, chance: float) -
         "revision": record.provenance.get("revision"),
     }
     columns = record.prefix(run.steps)
-    if record.status == "diverged" and record.steps > run.steps:
-        row["status"] = "finished"  # it diverged only after this experiment's horizon
     if len(columns["step"]) == 0:
         return row
     accuracy, epochs = columns["test_accuracy"], columns["epoch"]

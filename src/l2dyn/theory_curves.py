@@ -65,7 +65,7 @@ def kernel_table(config: ScaleConfig, arrays_path: Path | None = None) -> dict[s
     x, y = data.inputs(spec, samples.train_images), data.parity(samples.train_labels)[:, 0]
     nngp, ntk = relu_ntk(x, x, experiment.model.hidden_layers, experiment.model.weight_std)
     lr, l2 = experiment.lr[0], experiment.l2[0]
-    steps, _ = experiment.horizon.horizon().steps(lr, l2, 1)
+    steps, _ = experiment.horizon.horizons()[-1].steps(lr, l2, 1)
     t = np.geomspace(lr, lr * steps, section.points)
     losses = [mean_loss(t, ntk, y, l2, k, initial_covariance=nngp) for k in section.k]
     return {

@@ -14,6 +14,7 @@ rule train:
     conda:
         "../../environment.yml"
     threads: dag.threads
+    priority: lambda wildcards: dag.priority(wildcards.experiment)
     resources:
         gpu=lambda wildcards: dag.gpus(**wildcards),
         runtime=lambda wildcards: dag.runtime_minutes(**wildcards),
@@ -27,9 +28,31 @@ rule train:
         " --marker {output:q} --log {log:q}"
 
 
+# An experiment's L2 coefficients that are measured on another one: a checkpoint, since its runs are known only then.
+checkpoint derive:
+    wildcard_constraints:
+        experiment=dag.derived_pattern(),
+    input:
+        lambda wildcards: dag.summary_of_source(wildcards.experiment),
+    output:
+        f"{dag.out}/{{experiment}}/l2.json",
+    log:
+        f"{dag.out}/logs/derive-{{experiment}}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        options=dag.options,
+        key=lambda wildcards: dag.derivation_key(wildcards.experiment),
+    message:
+        "{wildcards.experiment}: measuring its L2 coefficients"
+    shell:
+        "python -m l2dyn predict {params.options} --experiment {wildcards.experiment}"
+        " --output {output:q} --log {log:q}"
+
+
 rule summarize:
     input:
-        lambda wildcards: dag.markers(wildcards.experiment),
+        lambda wildcards: dag.summary_inputs(wildcards.experiment, checkpoints),
     output:
         f"{dag.out}/{{experiment}}/summary.csv",
     log:

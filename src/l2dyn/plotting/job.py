@@ -16,6 +16,7 @@ from l2dyn.errors import UserError
 from l2dyn.plotting import style
 from l2dyn.runs.config import ScaleConfig, load_scale
 from l2dyn.runs.datasets import DATASETS
+from l2dyn.runs.derived_l2 import FILE, DerivedL2, read_derived_l2
 from l2dyn.runs.files import ROOT, git_revision, results_folder, write_atomically
 from l2dyn.runs.records import Record
 from l2dyn.runs.store import RunStore
@@ -67,6 +68,12 @@ class FigureJob:
     def record(self, run_id: str) -> Record | None:
         """The record of a run, None when it is missing."""
         return RunStore(self.folder.parent, reuse=self.config.reuse).load(run_id)
+
+    def derived(self, experiment: str) -> DerivedL2:
+        """The λ of an experiment that has them measured. Raises UserError when they have not been."""
+        path = self.folder / experiment / FILE
+        self._require(path)
+        return read_derived_l2(path)
 
     def plot(self, panel: str, series: str, x, y, run_ids="", **more) -> None:
         """Note plotted points for the figure's CSV; `more` are further columns."""

@@ -7,8 +7,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 TEXT_WIDTH = 5.5  # inches, NeurIPS
 SMALL, TINY = 7, 5.5  # points
@@ -109,6 +110,23 @@ def log_axis_of_l2(ax: Axes) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
+def label_short_log_axis(axis: Axis) -> None:
+    """On a logarithmic axis of less than two decades label 1, 2 and 5 of each; call it when the limits stand."""
+    low, high = axis.get_view_interval()
+    if high / low < 100:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"${number(float(f'{value:.6g}'))}$"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def budget_axis(ax: Axes, budgets: Sequence[float]) -> None:
+    """Training budgets on a logarithmic x-axis, each labelled."""
+    ax.set(xscale="log", xlabel="training budget $T$ (epochs)")
+    ax.xaxis.set_major_locator(FixedLocator(list(budgets)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
 def make_room(ax: Axes, below: float = 0.0, above: float = 0.0) -> None:
     """Widen the y-range by these fractions of it, so that a legend covers no data."""
     scale = ax.yaxis.get_transform()
@@ -140,8 +158,28 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def cut_low(ax: Axes, depth: float = 0.12) -> None:
+    """Let no y-axis reach further than `depth` below its best point; triangles stand for the points below.
+
+    Call it when everything is drawn.
+    """
+    lines = [line for line in ax.get_lines() if line.get_marker() == "o" and len(line.get_ydata())]
+    highest = max((np.nanmax(line.get_ydata()) for line in lines), default=np.nan)
+    below = [(line, np.asarray(line.get_ydata()) < highest - depth) for line in lines]
+    if not any(low.any() for _, low in below):
+        return
+    ax.set_ylim(highest - depth, highest + 0.1 * depth)
+    for line, low in below:
+        x = np.asarray(line.get_xdata())[low]
+        ax.plot(
+            x, np.full(len(x), 0.025), "v", color=line.get_color(), markersize=3, transform=ax.get_xaxis_transform()
+        )
+
+
 def draw_diverged(ax: Axes, x: Sequence[float], color) -> None:
     """Crosses along the lower edge, where runs diverged."""
+    if len(x) == 0:
+        return  # an empty artist would still take part in the layout, at the figure's corner
     heights = np.full(len(x), 0.03)
     ax.plot(x, heights, "x", color=color, markersize=3.5, transform=ax.get_xaxis_transform(), clip_on=False, zorder=4)
 

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from l2dyn.metrics import fit_power_law
+from l2dyn.metrics import FITTED_ERROR, fit_power_law
 from l2dyn.plotting import style
 from l2dyn.plotting.job import FigureJob
 
@@ -26,13 +26,16 @@ def draw_rows(job: FigureJob, *rows: tuple[str, str]) -> Figure:
         draw_budget(job, row[2], letters[2], fixed, grid)
         summaries += [grid, fixed]
     models = ", ".join(f"{job.describe_model(grid)} (seeds: {job.seeds(grid, fixed)})" for grid, fixed in rows)
-    note = f"{models}; hollow: censored, ×: diverged"
+    note = f"{models}; hollow: censored, ×: diverged, +: does not fit its training set, ▾: below the axis"
     style.small_print(figure, job.small_print(*summaries, note=note))
     return figure
 
 
 def draw_time(job: FigureJob, ax: Axes, panel: str, grid: pd.DataFrame) -> None:
-    """t* against λ for each η, the fit over the uncensored runs, crosses where runs diverged.
+    """t* against λ for each η, the fit, crosses where runs diverged, plus signs where runs never fit their data.
+
+    The fit is over uncensored runs that reach a training error of FITTED_ERROR: the law is one of overparameterized
+    nets, and a λ that keeps a net from fitting has left its range.
 
     Several seeds are one point at their geometric mean, with their range as a bar. The fit is a regression of log t* on
     log λ (and log η), its 90 % interval a bootstrap over runs; in the CSV its x is the number of decades fitted.
@@ -40,14 +43,20 @@ def draw_time(job: FigureJob, ax: Axes, panel: str, grid: pd.DataFrame) -> None:
     colors = style.learning_rate_colors(grid["lr"])
     with_l2 = grid[grid["l2"] > 0]
     timed = with_l2.dropna(subset="t_star").assign(bound=lambda runs: runs["censored"])
+    unfit = timed[timed["min_train_error"] > FITTED_ERROR]
+    timed = timed.drop(unfit.index)
+    for lr, runs in unfit.groupby("lr"):
+        ax.plot(runs["l2"], runs["t_star"], "+", color=colors[lr], zorder=3)
+        job.plot(panel, f"lr={lr:g} not fitting", runs["l2"], runs["t_star"], runs["run_id"].to_numpy())
     for lr, runs in timed.groupby("lr"):
-        _draw_points(job, ax, panel, f"lr={lr:g}", runs, "t_star", colors[lr], mean=_geometric_mean)
+        draw_points(job, ax, panel, f"lr={lr:g}", runs, "t_star", colors[lr], mean=_geometric_mean)
     for lr, runs in with_l2[with_l2["status"] == "diverged"].groupby("lr"):
         style.draw_diverged(ax, runs["l2"], colors[lr])
         job.plot(panel, f"lr={lr:g} diverged", runs["l2"], np.nan, runs["run_id"].to_numpy())
     style.log_axis_of_l2(ax)
     ax.set(yscale="log", ylabel="epochs to peak $t^*$")
     style.make_room(ax, below=0.3)
+    style.label_short_log_axis(ax.yaxis)
     fitted = timed[~timed["censored"] & (timed["t_star"] > 0)]
     _draw_fit(job, ax, panel, fitted)
     for lr, runs in fitted.groupby("lr"):
@@ -64,10 +73,11 @@ def draw_best(job: FigureJob, ax: Axes, panel: str, grid: pd.DataFrame) -> None:
     best = best.assign(bound=lambda runs: runs["censored"] | (runs["status"] == "short"))
     for lr, runs in best.groupby("lr"):
         label = rf"$\eta = {style.number(lr)}$"
-        _draw_points(job, ax, panel, f"lr={lr:g}", runs, "max_test_accuracy", colors[lr], label)
+        draw_points(job, ax, panel, f"lr={lr:g}", runs, "max_test_accuracy", colors[lr], label)
     _draw_without_l2(job, ax, panel, grid)
     style.log_axis_of_l2(ax)
     ax.set(ylabel="max test accuracy")
+    style.cut_low(ax)
     ax.legend(loc="lower left")
 
 
@@ -77,17 +87,21 @@ def draw_budget(job: FigureJob, ax: Axes, panel: str, fixed: pd.DataFrame, grid:
     within = fixed[(fixed["l2"] > 0) & (fixed["status"] != "diverged")].dropna(subset="max_test_accuracy")
     within = within.assign(bound=lambda runs: runs["status"] == "short")
     for lr, runs in within.groupby("lr"):
-        _draw_points(job, ax, panel, f"lr={lr:g}", runs, "max_test_accuracy", colors.get(lr, style.BLUE))
+        draw_points(job, ax, panel, f"lr={lr:g}", runs, "max_test_accuracy", colors.get(lr, style.BLUE))
     _draw_without_l2(job, ax, panel, fixed)
     rates = ", ".join(f"{lr:g}" for lr in sorted(set(fixed["lr"])))
     style.log_axis_of_l2(ax)
     ax.set(ylabel="max test accuracy")
-    style.make_room(ax, below=0.3)
-    ax.legend(title=rf"{fixed['horizon_epochs'].max():g} epochs, $\eta = {rates}$", loc="lower left")
+    style.cut_low(ax)
+    style.make_room(ax, below=0.35)
+    ax.legend(title=rf"{fixed['horizon_epochs'].max():g} epochs, $\eta = {rates}$", loc="best")
 
 
-def _draw_points(job, ax, panel, series, runs, column, color, label=None, mean="mean") -> None:
-    """One point per λ: the mean over seeds and their range, hollow where any seed's value is a bound."""
+def draw_points(job, ax, panel, series, runs, column, color, label=None, mean="mean") -> None:
+    """One point per λ: the mean over seeds and their range, hollow where any seed's value is a bound.
+
+    runs: summary rows with a further column `bound`.
+    """
     points = runs.groupby("l2").agg(
         y=(column, mean),
         low=(column, "min"),

@@ -3,13 +3,23 @@
 `load_scale("quick")` reads config/quick.yaml. Every error is one line that names the file, the key and the value.
 """
 
+import math
 import os
 import typing
 from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from l2dyn.errors import UserError
 from l2dyn.runs.datasets import DATASETS
@@ -41,6 +51,9 @@ Ratio = Annotated[float, Field(gt=1.0, le=1.1), BeforeValidator(_no_truth_value)
 Count = Annotated[int, Field(ge=1), BeforeValidator(_no_truth_value)]
 NaturalNumber = Annotated[int, Field(ge=0), BeforeValidator(_no_truth_value)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]*$")]
+
+
+TAGS = (*MODELS, "grid", "derived")  # what pydantic puts into a location where it chose among sections
 
 
 class Section(BaseModel):
@@ -166,10 +179,48 @@ class DataConfig(Section):
         return DataSpec(checksum=DATASETS[self.name].checksum, **self.model_dump())
 
 
+class DerivedL2Config(Section):
+    """λ that is measured, not chosen: one value for every learning rate and budget of the experiment.
+
+    predicted_from: an experiment that measures c = t*·λ; λ = c/T for a budget of T epochs, c/T1 where the learning rate
+    first decays at epoch T1. reading: which of the two readings of c counts, the smoothed maximum ("argmax", the
+    paper's figure 4a) or the first time within 0.5 points of the maximum ("within"). tuned_from: an experiment that
+    trains a grid of λ; λ = the best of them within the budget.
+    """
+
+    predicted_from: Name | None = None
+    tuned_from: Name | None = None
+    reading: Literal["argmax", "within"] = "argmax"
+
+    @model_validator(mode="after")
+    def _one_source(self):
+        if (self.predicted_from is None) == (self.tuned_from is None):
+            raise ValueError("give one of predicted_from and tuned_from")
+        if self.tuned_from is not None and self.reading != "argmax":
+            raise ValueError("reading: goes with predicted_from")
+        return self
+
+    @property
+    def source(self) -> str:
+        """The experiment that it is measured on."""
+        return self.predicted_from or self.tuned_from
+
+
+L2Config = Annotated[
+    Annotated[Annotated[list[NonNegative], Field(min_length=1)], Tag("grid")]
+    | Annotated[DerivedL2Config, Tag("derived")],
+    Discriminator(lambda value: "derived" if isinstance(value, dict | DerivedL2Config) else "grid"),
+]
+
+
 class HorizonConfig(Section):
-    """A declared training time, see l2dyn.runs.horizons.Horizon."""
+    """A declared training time, see l2dyn.runs.horizons.Horizon.
+
+    budgets: several fixed numbers of epochs; every run is trained to the longest and counts at each of them.
+    """
 
     epochs: Positive | None = None
+    budgets: Annotated[list[Positive], Field(min_length=1)] | None = None
     t_lr_l2: Positive | None = None
     t_l2: Positive | None = None
     t_lr: Positive | None = None
@@ -179,16 +230,30 @@ class HorizonConfig(Section):
 
     @model_validator(mode="after")
     def _one(self):
-        given = [k for k in ("epochs", "t_lr_l2", "t_l2") if getattr(self, k) is not None]
+        given = [k for k in ("epochs", "budgets", "t_lr_l2", "t_l2") if getattr(self, k) is not None]
         if len(given) > 1:
             raise ValueError(f"give one of {' and '.join(given)}, not both")
         if not given and self.t_lr is None and self.epochs_without_l2 is None:
-            raise ValueError("give one of epochs, t_lr_l2, t_l2 (and t_lr for l2 = 0)")
+            raise ValueError("give one of epochs, budgets, t_lr_l2, t_l2 (and t_lr for l2 = 0)")
+        if self.budgets and len(set(self.budgets)) != len(self.budgets):
+            raise ValueError("budgets: a value stands there twice")
         return self
 
-    def horizon(self) -> Horizon:
-        """The same as a plain value."""
-        return Horizon(**self.model_dump())
+    @property
+    def fixed(self) -> list[float]:
+        """The fixed budgets in epochs, shortest first; none where the horizon depends on λ."""
+        return sorted(self.budgets or ([self.epochs] if self.epochs else []))
+
+    @property
+    def reached(self) -> list[float]:
+        """The fixed budgets as they are trained: what lies beyond the cap is cut there, or left out."""
+        cap = math.inf if self.cap_epochs is None else self.cap_epochs
+        return [min(epochs, cap) for epochs in self.fixed if epochs <= cap or self.beyond_cap == "cut"]
+
+    def horizons(self) -> list[Horizon]:
+        """The same as plain values: one, or one for each budget."""
+        plain = self.model_dump(exclude={"budgets"})
+        return [Horizon(**plain | {"epochs": b}) for b in sorted(self.budgets)] if self.budgets else [Horizon(**plain)]
 
 
 class EvaluationConfig(Section):
@@ -211,7 +276,7 @@ class ExperimentConfig(Section):
     model: ModelConfig
     data: DataConfig
     lr: Annotated[list[Positive], Field(min_length=1)]
-    l2: Annotated[list[NonNegative], Field(min_length=1)]
+    l2: L2Config
     seeds: Annotated[list[NaturalNumber], Field(min_length=1)] = [0]
     momentum: Momentum = 0.0
     batch: NaturalNumber = 0
@@ -236,22 +301,36 @@ class ExperimentConfig(Section):
                 raise ValueError("evaluation.train_samples: for convolutional nets; others are measured on all samples")
             if self.augmentation != AugmentationConfig():
                 raise ValueError("augmentation: for convolutional nets; the batched ensemble has none")
-        if self.auto_l2 is not None and (0 in self.l2 or self.horizon.epochs is None):
-            raise ValueError("auto_l2: starts at l2 > 0 and needs horizon.epochs")
+        if self.auto_l2 is not None and (self.derived or 0 in self.l2 or not self.horizon.fixed):
+            raise ValueError("auto_l2: starts at a listed l2 > 0 and needs horizon.epochs or horizon.budgets")
         if self.evaluation.train_samples > self.data.train:
             raise ValueError(f"evaluation.train_samples: more than the {self.data.train} training samples")
         if self.data.labels == "parity" and self.loss != "mse":
             raise ValueError("loss: parity labels (±1, one output) go with loss mse")
-        for key in ("lr", "l2", "seeds"):
+        for key in ("lr", "seeds", *(() if self.derived else ("l2",))):
             values = getattr(self, key)
             if len(set(values)) != len(values):
                 raise ValueError(f"{key}: a value stands there twice")
         horizon = self.horizon
-        if 0 in self.l2 and not (horizon.epochs or horizon.t_lr or horizon.epochs_without_l2):
+        if self.derived:
+            if not horizon.fixed or horizon.cap_epochs:
+                raise ValueError("l2: one that is measured needs horizon.epochs or horizon.budgets, without cap_epochs")
+            return self
+        if 0 in self.l2 and not (horizon.fixed or horizon.t_lr or horizon.epochs_without_l2):
             raise ValueError("horizon: l2 holds 0, so give epochs_without_l2, t_lr or epochs")
-        if any(self.l2) and horizon.epochs is None and horizon.t_lr_l2 is None and horizon.t_l2 is None:
+        if any(self.l2) and not horizon.fixed and horizon.t_lr_l2 is None and horizon.t_l2 is None:
             raise ValueError("horizon: l2 holds values above 0, so give epochs, t_lr_l2 or t_l2")
         return self
+
+    @property
+    def derived(self) -> bool:
+        """Whether λ is measured on another experiment instead of being listed."""
+        return isinstance(self.l2, DerivedL2Config)
+
+    def trains_like(self, other: "ExperimentConfig") -> str | None:
+        """None where both train the same net on the same data in the same way, else the first key that differs."""
+        keys = ("model", "data", "momentum", "batch", "loss", "augmentation", "precision")
+        return next((key for key in keys if getattr(self, key) != getattr(other, key)), None)
 
 
 class ModesConfig(Section):
@@ -310,10 +389,41 @@ class ScaleConfig(Section):
             for curve in figure.theory:
                 if getattr(self.theory, curve) is None:
                     raise ValueError(f"figures.{name}.theory: no theory.{curve} in this file")
+        for name, experiment in self.experiments.items():
+            if experiment.derived:
+                self._check_source(f"experiments.{name}.l2", experiment)
         kernel = self.theory.kernel
         if kernel is not None and kernel.experiment not in self.experiments:
             raise ValueError(f"theory.kernel.experiment: no experiment {kernel.experiment!r} in this file")
+        if kernel is not None and self.experiments[kernel.experiment].derived:
+            raise ValueError(f"theory.kernel.experiment: {kernel.experiment} lists no l2 to draw the curves at")
         return self
+
+    def _check_source(self, where: str, experiment: ExperimentConfig) -> None:
+        """Raise ValueError where λ cannot be measured on the experiment that is named as its source."""
+        wanted = experiment.l2
+        where = f"{where}.{'predicted_from' if wanted.predicted_from else 'tuned_from'}"
+        source = self.experiments.get(wanted.source)
+        if source is None:
+            raise ValueError(f"{where}: no experiment {wanted.source!r} in this file")
+        if source.derived or not any(source.l2):
+            raise ValueError(f"{where}: {wanted.source} lists no l2 above 0")
+        if source.auto_l2 is not None:
+            raise ValueError(f"{where}: {wanted.source} changes its l2 by auto_l2")
+        differing = experiment.trains_like(source)
+        if differing:
+            raise ValueError(f"{where}: {wanted.source} has another {differing}, so its l2 says nothing here")
+        if not set(experiment.lr) <= set(source.lr):
+            raise ValueError(f"{where}: {wanted.source} does not have every lr of this experiment")
+        if wanted.predicted_from and source.lr_schedule is not None:
+            raise ValueError(f"{where}: {wanted.source} has an lr_schedule; c is measured at a constant learning rate")
+        if wanted.tuned_from:
+            if source.lr_schedule != experiment.lr_schedule:
+                raise ValueError(f"{where}: {wanted.source} has another lr_schedule, so its l2 says nothing here")
+            served = source.horizon.reached
+            for epochs in experiment.horizon.fixed:
+                if epochs not in served if source.lr_schedule else epochs > max(served, default=0):
+                    raise ValueError(f"{where}: {wanted.source} does not train for {epochs:g} epochs")
 
 
 class Overrides(Section):
@@ -391,7 +501,7 @@ def _keys_at(model, location) -> list[str]:
             inner = [k for k in typing.get_args(kind) if k not in (str, type(None))]
             if typing.get_origin(kind) in (dict, list) and parts:
                 parts.pop(0)  # the name of an entry, the index in a list
-            tagged = [k for k in inner if parts and parts[0] in MODELS and _tag(k) == parts[0]]
+            tagged = [k for k in inner if parts and parts[0] in TAGS and _tag(k) == parts[0]]
             if tagged:
                 parts.pop(0)
             if not inner:
@@ -402,15 +512,20 @@ def _keys_at(model, location) -> list[str]:
 
 
 def _tag(kind) -> str | None:
-    """The value of `kind:` that chooses this section among others."""
+    """What chooses this section among others: the value of `kind:`, or a tag."""
+    for mark in getattr(kind, "__metadata__", ()):
+        if isinstance(mark, Tag):
+            return mark.tag
     fields = getattr(kind, "model_fields", {})
     return typing.get_args(fields["kind"].annotation)[0] if "kind" in fields else None
 
 
 def _key(location) -> str:
-    """A location as a reader of the YAML file would write it: without the tag that pydantic puts after `model`."""
-    pairs = zip((None, *location), location, strict=False)
-    return ".".join(str(part) for before, part in pairs if before != "model" or part not in MODELS) or "(top level)"
+    """A location as a reader of the YAML file would write it: without the tag that pydantic puts after a choice."""
+    parts = [str(part) for part in location]
+    if parts[:1] == ["experiments"] and parts[2:3] in (["model"], ["l2"]):
+        del parts[3:4]
+    return ".".join(parts) or "(top level)"
 
 
 class _Loader(yaml.SafeLoader):

@@ -1,7 +1,8 @@
 """What the Snakefile asks: targets, inputs, params and resources of its rules, for one configured scale.
 
 The DAG's shape and params depend on the configuration and the shipped shelf only, never on what is done; `resources`
-alone look at `results/`.
+alone look at `results/`. The one exception are experiments whose λ are measured: their runs are known once the
+checkpoint `derive` has written their l2.json, and they never change the slices of the others.
 """
 
 import hashlib
@@ -14,8 +15,9 @@ from l2dyn.errors import UserError
 from l2dyn.runs.config import Overrides, load_scale, parse_overrides
 from l2dyn.runs.cost import estimated_hours
 from l2dyn.runs.datasets import DATASETS
+from l2dyn.runs.derived_l2 import FILE
 from l2dyn.runs.files import ROOT, results_folder, shipped_folder, write_atomically
-from l2dyn.runs.plan import Plan, Slice, Task
+from l2dyn.runs.plan import Plan, Slice, Task, planned
 from l2dyn.runs.spec import canonical_json
 from l2dyn.runs.store import RunStore, remove_stale_markers
 
@@ -37,26 +39,53 @@ class Dag:
         self.results = results_folder()
         self.out = str(self.results / self.scale)
         self.data = str(self.results / "data")
-        self.plan = Plan(self.scale, self.config)
         self.store = RunStore(self.results, reuse=self.config.reuse)
         self.threads = self.config.threads
         self.figures = list(self.config.figures)
-        shipped = self.store.shipped_entries()
-        self._slices: dict[str, dict[str, Slice]] = {name: {} for name in self.plan.experiments}
-        if self.config.train:
-            for name in self.plan.experiments:
-                for batch in self.plan.slices(name):
-                    if not all(t.run_id in shipped and shipped[t.run_id].serves(t.steps) for t in batch.tasks):
-                        self._slices[name][batch.name] = batch
+        self.plan: Plan | None = None
+        self._main_process = main_process
         if main_process:
             self._check_writable()
-            remove_stale_markers(self.results, shipped)
-            self._expire_missing_markers()
+            remove_stale_markers(self.results, self.store.shipped_entries())
+        self._take_up(planned(self.scale, self.config))
 
     @property
     def options(self) -> str:
         """The command-line options that repeat this configuration for a job (`set_environment` carries the rest)."""
         return f"--scale {self.scale}" + ("" if self.config.reuse else " --no-reuse")
+
+    @property
+    def derived(self) -> list[str]:
+        """The experiments whose λ are measured on another one's runs."""
+        return [name for name, experiment in self.config.experiments.items() if experiment.derived]
+
+    def derived_pattern(self) -> str:
+        """The regular expression of their names; one that nothing matches where there are none."""
+        return "|".join(self.derived) or "(?!)"
+
+    def priority(self, experiment: str) -> int:
+        """Higher for what others wait for: an experiment on which λ are measured."""
+        return int(any(self.config.experiments[name].l2.source == experiment for name in self.derived))
+
+    def summary_of_source(self, experiment: str) -> str:
+        """What a derived experiment's λ are measured on; its summary changes whenever one of its records does."""
+        return f"{self.out}/{self.config.experiments[experiment].l2.source}/summary.csv"
+
+    def derivation_key(self, experiment: str) -> str:
+        """What an experiment's λ depend on besides the summary: which are asked for, and the source's runs."""
+        config = self.config.experiments[experiment]
+        wanted = config.model_dump(mode="json", include={"l2", "lr", "lr_schedule"})
+        parts = [wanted, config.horizon.fixed, self.plan.key(config.l2.source)]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
+
+    def summary_inputs(self, experiment: str, checkpoints) -> list[str]:
+        """The markers of an experiment; of a derived one first its λ, which Snakemake's checkpoint leaves behind."""
+        if experiment not in self.derived:
+            return self.markers(experiment)
+        # until it has run this raises, which Snakemake takes for "not yet"
+        checkpoints.derive.get(experiment=experiment)
+        self._take_up(planned(self.scale, self.config))
+        return [f"{self.out}/{experiment}/{FILE}", *self.markers(experiment)]
 
     def markers(self, experiment: str) -> list[str]:
         """The markers that say that every run of an experiment is on a shelf, whoever owns it."""
@@ -138,6 +167,8 @@ class Dag:
         for name in self.figures:
             if supplement or not name.startswith("figS"):
                 inputs = self.figure_inputs(name)
+                derived = [e for e in self.config.figures[name].experiments if e in self.derived]
+                files |= dict.fromkeys(f"{self.out}/{e}/{FILE}" for e in derived)
                 files |= dict.fromkeys([*inputs["summaries"], *inputs["curves"]])
                 files |= dict.fromkeys(f"{self.out}/{name}.{kind}" for kind in ("pdf", "png", "csv"))
                 files |= dict.fromkeys(f"figures/{name}.{kind}" for kind in ("pdf", "png"))
@@ -155,6 +186,23 @@ class Dag:
             "dataset": "|".join(DATASETS),
         }
 
+    def _take_up(self, plan: Plan) -> None:
+        """Use this plan, unless it is the one in use."""
+        known = self.plan.derived if self.plan else {}
+        changed = [name for name in plan.experiments if self.plan is None or plan.derived.get(name) != known.get(name)]
+        if not changed:
+            return
+        self.plan = plan
+        shipped = self.store.shipped_entries()
+        self._slices: dict[str, dict[str, Slice]] = {name: {} for name in plan.experiments}
+        if self.config.train:
+            for name in plan.experiments:
+                for batch in plan.slices(name):
+                    if not all(t.run_id in shipped and shipped[t.run_id].serves(t.steps) for t in batch.tasks):
+                        self._slices[name][batch.name] = batch
+        if self._main_process:
+            self._expire_missing_markers(changed)
+
     def _arrays(self, name: str) -> str:
         return f"{self.data}/{name}-{DATASETS[name].checksum[:10]}.npz"
 
@@ -169,15 +217,15 @@ class Dag:
             return False  # whoever trains the run says so
         return entry is not None and entry.serves(task.steps)
 
-    def _expire_missing_markers(self) -> None:
+    def _expire_missing_markers(self, experiments: list[str]) -> None:
         """Put an empty marker, older than any file, where one is missing though something was made here before.
 
         Snakemake leaves a lost file lost while what was made from it is up to date; an old one it makes anew.
         """
         if not Path(self.out).is_dir():
             return
-        for experiment, slices in self._slices.items():
-            for name in slices:
+        for experiment in experiments:
+            for name in self._slices[experiment]:
                 path = Path(self.out) / experiment / "slices" / f"{name}.done"
                 if not path.exists():
                     write_atomically(path, b'{"runs": []}\n')

@@ -92,9 +92,25 @@ class RunStore:
         """Whether this entry is the shipped one."""
         return self.shipped_entries().get(entry.run_id) is entry
 
-    def save(self, record: Record) -> None:
-        """Put a record on the shelf in `results/`, atomically. Raises UserError when it cannot be written."""
+    def save(self, record: Record) -> bool:
+        """Put a record on the shelf in `results/`, atomically; False where the one there serves more, which stays.
+
+        A damaged one is replaced, and one of an older numerics version. Raises UserError when it cannot be written.
+        """
+        if self._holds_more(record):
+            return False
         write_records(self.path(record.run_id), [record])
+        return True
+
+    def _holds_more(self, record: Record) -> bool:
+        """Whether another job has meanwhile put a record into `results/` that serves more than this one."""
+        if not self.trained(record.run_id):
+            return False
+        try:
+            own = read_record(self.path(record.run_id), record.run_id)
+        except UserError:
+            return False
+        return _worth(own) > _worth(record)
 
     def _shipped_record(self, entry: Entry) -> Record:
         path = self.shipped / "runs" / entry.file
@@ -112,6 +128,11 @@ class RunStore:
             remove_markers_listing(self.results, {run_id})
             remedy = f"set aside as {aside.name}, the next call trains it again"
         return DamagedRecord(damage.path, run_id, damage.reason, remedy)
+
+
+def _worth(record: Record) -> tuple[int, bool, int]:
+    """What to compare two records of one run by: the newer numerics version, then as Entry.reaches."""
+    return record.numerics_version, record.status == "diverged", record.steps
 
 
 def read_manifest(folder: Path) -> dict[str, Entry]:

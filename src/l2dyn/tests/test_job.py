@@ -162,6 +162,23 @@ def test_a_kept_final_state_is_lengthened(store, caplog):
         np.testing.assert_array_equal(lengthened.columns[name][shared], values, err_msg=name)
 
 
+def test_a_longer_run_that_another_job_trained_meanwhile_stays(store, caplog):
+    """With its final state, from which it is lengthened."""
+    short, long, longest = (tasks(steps=(steps,))[0] for steps in (60, 200, 300))
+
+    class Meanwhile(job.Deadline):
+        def reached(self):
+            if not store.trained(long.run_id):
+                job.train([long], RunStore(store.results, store.shipped), keep_final_state=True)
+            return False
+
+    assert job.train([short], store, deadline=Meanwhile(), keep_final_state=True).trained == 1
+    assert store.load(long.run_id).steps == 200
+    with caplog.at_level("INFO"):
+        job.train([longest], store)
+    assert any("200 to 300 steps" in message for message in caplog.messages)
+
+
 def test_without_a_kept_state_a_short_record_is_trained_anew(store):
     short, long = tasks(steps=(60,))[0], tasks(steps=(200,))[0]
     job.train([short], store)

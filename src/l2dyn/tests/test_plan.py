@@ -42,7 +42,7 @@ def test_the_first_experiment_owns_a_shared_run_at_the_longest_horizon(tiny, pla
     for experiment in ("first", "budget"):
         tasks = {t.run_id: t for t in plan.tasks(experiment)}
         for run_id in shared:
-            assert plan.owner[run_id] == "first"
+            assert plan.owners("budget")[0] == "first"
             assert tasks[run_id].steps == max(declared[run_id], epochs)
             assert tasks[run_id].budgets == tuple(sorted({declared[run_id], epochs}))
             assert {declared[run_id], epochs} <= set(tasks[run_id].evaluations())

@@ -54,6 +54,27 @@ def test_save_and_load(store, make_record, same_record):
     assert len(list((store.results / "runs").iterdir())) == 1
 
 
+@pytest.mark.parametrize(
+    ("there", "comes", "kept"),
+    [
+        ({"steps": 20}, {"steps": 11}, True),
+        ({"steps": 11}, {"steps": 20}, False),
+        ({"steps": 11}, {"steps": 11}, False),
+        ({"steps": 5, "status": "diverged"}, {"steps": 20}, True),  # it answers for any horizon
+        ({"steps": 20}, {"steps": 5, "status": "diverged"}, False),
+        ({"steps": 20, "numerics_version": OLD}, {"steps": 11}, False),
+        ({"steps": 11}, {"steps": 20, "numerics_version": OLD}, True),
+    ],
+    ids=str,
+)
+def test_a_record_gives_way_only_to_one_that_serves_as_much(store, make_record, same_record, there, comes, kept):
+    """Of two jobs that train one run for different horizons, the one that ends last may be the shorter."""
+    first, second = make_record(seed=1, **there), make_record(seed=2, **comes)
+    assert store.save(first)
+    assert again(store).save(second) is not kept
+    assert same_record(store.load(first.run_id), first if kept else second)
+
+
 def test_the_shipped_shelf_counts(store, make_record, make_spec, same_record):
     records = [make_record(make_spec(init_seed=s), steps=5 + s) for s in range(4)]
     ship(store, *records[:2], name="a")
@@ -178,6 +199,15 @@ def test_a_damaged_own_record_is_set_aside(store, make_record, make_spec, write_
     assert store.load(other.run_id) is not None
     store.save(record)
     assert store.load(record.run_id) is not None
+
+
+@pytest.mark.parametrize("harm", [damage_columns, truncate, empty])
+def test_a_damaged_record_gives_way_to_a_shorter_one(store, make_record, same_record, harm):
+    store.save(make_record(steps=20))
+    harm(store.path(make_record().run_id))
+    whole = make_record(steps=11)
+    assert store.save(whole)
+    assert same_record(store.load(whole.run_id), whole)
 
 
 def test_has_sets_an_unreadable_record_aside(store, make_record, write_marker):

@@ -216,9 +216,9 @@ class _Job:
             columns=finished.columns,
             provenance={**self._provenance, "wall_s": round(finished.wall_s, 3)},
         )
-        self.store.save(record)
+        saved = self.store.save(record)  # not where another job has stored more of this run since
         self.missing.discard(task.run_id)
-        if self.keep_final_state and finished.status == "finished":
+        if saved and self.keep_final_state and finished.status == "finished":
             state = {**finished.state, "step": finished.steps}
             write_checkpoint(self._final_path(task.run_id), [task.run_id], [finished.steps], state)
         self.trained += 1

@@ -1,0 +1,122 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+
+# %% [markdown]
+# # Figure 1: a Wide ResNet with momentum and augmentation
+#
+# - **a** final test accuracy against λ, with a learning-rate schedule: within a fixed number of epochs, and with a
+#   training time in proportion to 1/λ. The star: T epochs at λ = c/T1, T1 the first decay of the learning rate;
+# - **b** test accuracy against the training budget T: at the predicted λ = c/T, and at the best λ of a grid;
+# - **c** test accuracy over time: AutoL2, and the best constant λ of the grid; λ(t) is dotted.
+#
+# a shows the last value, b the best one during training. Bars are the range over seeds.
+
+# %%
+import numpy as np
+
+from l2dyn.plotting import style
+from l2dyn.plotting.budgets import by_budget, predicted_at_budgets, tuned_at_budgets
+from l2dyn.plotting.job import FigureJob
+from l2dyn.plotting.time_scales import draw_points
+
+job = FigureJob.start("fig1", globals().get("snakemake"))
+names = (
+    *("fig1a-fixed", "fig1a-scaled", "fig1a-predicted"),
+    *("fig1b-tuned", "fig1b-predicted", "fig1c-auto", "fig1c-tuned"),
+)
+fixed, scaled, starred, grid, predicted, auto, constant = (job.summary(name) for name in names)
+figure, (ax_schedule, ax_budget, ax_auto) = style.panels(3)
+
+# %% [markdown]
+# ## a: with a learning-rate schedule
+
+# %%
+horizon = job.config.experiments["fig1a-scaled"].horizon
+labels = (f"$T = {style.number(fixed['horizon_epochs'].max())}$", rf"$T = {style.number(horizon.t_l2)}/\lambda$")
+lines = [(fixed, style.BLUE, labels[0]), (scaled, style.ORANGE, labels[1])]
+for runs, color, label in lines:
+    shown = runs[(runs["l2"] > 0) & (runs["status"] != "diverged")].dropna(subset="final_test_accuracy")
+    shown = shown.assign(bound=shown["status"] == "short")
+    draw_points(job, ax_schedule, "a", label, shown, "final_test_accuracy", color, label)
+    gone = runs[runs["status"] == "diverged"]
+    style.draw_diverged(ax_schedule, gone["l2"], color)
+    job.plot("a", f"{label} diverged", gone["l2"], np.nan, gone["run_id"].to_numpy())
+star = starred[starred["status"] == "finished"].dropna(subset="final_test_accuracy")
+if len(star):
+    x, y = star["l2"].iloc[0], star["final_test_accuracy"].mean()
+    ax_schedule.plot(x, y, "*", color=style.BLUE, markersize=8, markeredgecolor="white", label=r"$\lambda = c/T_1$")
+    job.plot("a", "predicted, c/T1", [x], [y], " ".join(star["run_id"]))
+style.log_axis_of_l2(ax_schedule)
+ax_schedule.set(ylabel="final test accuracy")
+style.make_room(ax_schedule, below=0.35)
+ax_schedule.legend(loc="lower left")
+
+# %% [markdown]
+# ## b: predicted and tuned λ
+
+# %%
+tuned = tuned_at_budgets(grid)
+guessed = predicted_at_budgets(predicted)
+for series, color, table in (("tuned", style.BLUE, tuned), ("predicted", style.ORANGE, guessed)):
+    label = {"tuned": r"tuned $\lambda$", "predicted": r"$\lambda = c/T$"}[series]
+    spread = (table["low"], table["high"])
+    style.draw_series(ax_budget, table.index, table["accuracy"], color, label=label, spread=spread)
+    extra = {"l2": table["l2"].to_numpy(), "low": table["low"].to_numpy(), "high": table["high"].to_numpy()}
+    job.plot("b", series, table.index, table["accuracy"], table["run_ids"].to_numpy(), **extra)
+both = by_budget(tuned, guessed)
+job.plot("b", "tuned minus predicted", both.index, both["accuracy_tuned"] - both["accuracy_predicted"])
+style.budget_axis(ax_budget, tuned.index)
+ax_budget.set(ylabel="max test accuracy")
+ax_budget.legend(loc="lower right")
+
+# %% [markdown]
+# ## c: AutoL2 and the tuned constant λ
+
+# %%
+ax_l2 = ax_auto.twinx()
+ax_l2.spines[["top", "left"]].set_visible(False)
+for name, runs, color in (("AutoL2", auto, style.GREEN), ("tuned constant", constant, style.BLUE)):
+    label = name
+    for row in runs[runs["status"].isin(["finished", "short"])].itertuples():
+        columns = job.record(row.run_id).prefix(row.horizon_steps)
+        ax_auto.plot(columns["epoch"], columns["test_accuracy"], color=color, linewidth=0.8, label=label)
+        ax_l2.plot(columns["epoch"], columns["l2"], color=color, linewidth=0.8, linestyle=":")
+        curve = (columns["epoch"], columns["test_accuracy"])
+        job.plot("c", f"{name} seed={row.seed}", *curve, row.run_id, l2=columns["l2"])
+        label = None
+end = max(auto["horizon_epochs"].max(), 1)
+ax_auto.set(xlabel="epochs", ylabel="test accuracy", xlim=(0, end))
+ax_auto.legend(loc="lower right")
+ax_l2.set(yscale="log", ylabel=r"$\lambda$ (dotted)", ylim=(1e-8, 1))  # below that it does nothing
+
+# %% [markdown]
+# Time and accuracy apart: when AutoL2 first reaches the best accuracy of the tuned run of the same seed, over the time
+# at which that run has it; and by how much its own best accuracy is higher.
+
+# %%
+pairs = auto.merge(constant, on="seed", suffixes=("_auto", "_tuned"))
+for pair in pairs.dropna(subset=["max_test_accuracy_auto", "max_test_accuracy_tuned"]).itertuples():
+    columns = job.record(pair.run_id_auto).prefix(pair.horizon_steps_auto)
+    reached = columns["epoch"][columns["test_accuracy"] >= pair.max_test_accuracy_tuned]
+    ids = f"{pair.run_id_auto} {pair.run_id_tuned}"
+    ratio = reached[0] / pair.t_argmax_tuned if len(reached) and pair.t_argmax_tuned else np.nan
+    job.plot("c", "AutoL2 over tuned: time ratio", [pair.seed], [ratio], ids)
+    gain = pair.max_test_accuracy_auto - pair.max_test_accuracy_tuned
+    job.plot("c", "AutoL2 minus tuned: max test accuracy", [pair.seed], [gain], ids)
+
+# %%
+reason = next(
+    filter(None, (job.derived(name).reason for name in names if "predicted" in name or "c-tuned" in name)), ""
+)
+note = f"{job.describe_model('fig1b-tuned')} with momentum {grid['momentum'].max():g} (seeds: {job.seeds(*names)})"
+note += f"; no λ: {reason}" if reason else ""
+style.small_print(figure, job.small_print(fixed, scaled, starred, grid, predicted, auto, constant, note=note))
+job.finish(figure)

@@ -1,0 +1,61 @@
+"""λ that is measured on other runs: how it is written down in `results/<scale>/<experiment>/l2.json`.
+
+The file is what a Snakemake checkpoint leaves behind; whoever needs these λ later reads only that. How they are
+measured stands in l2dyn.derivation.
+"""
+
+import itertools
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from l2dyn.errors import UserError
+from l2dyn.runs.files import results_folder, write_atomically
+
+FILE = "l2.json"
+
+
+@dataclass(frozen=True)
+class DerivedL2:
+    """λ of one experiment. values: {(learning rate, budget in epochs): λ}, empty where it could not be measured.
+
+    reason: why it could not, else "". evidence: how it was measured, for a reader; nothing here depends on it.
+    """
+
+    values: dict[tuple[float, float], float]
+    reason: str = ""
+    evidence: dict | None = None
+
+    def answers(self, lrs: Iterable[float], budgets: Iterable[float]) -> bool:
+        """Whether nothing is left to be measured: there is a λ for every pair, or a reason why there is none."""
+        if not self.values:
+            return bool(self.reason)
+        return set(itertools.product(lrs, budgets)) <= set(self.values)
+
+
+def derived_l2_path(scale: str, experiment: str) -> Path:
+    """Where an experiment's λ are written down."""
+    return results_folder() / scale / experiment / FILE
+
+
+def write_derived_l2(path: Path, derived: DerivedL2) -> None:
+    """Write the file, atomically."""
+    rows = [{"lr": lr, "epochs": epochs, "l2": l2} for (lr, epochs), l2 in sorted(derived.values.items())]
+    content = {"l2": rows, "reason": derived.reason, "evidence": derived.evidence or {}}
+    write_atomically(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+
+
+def read_derived_l2(path: Path) -> DerivedL2 | None:
+    """The λ of an experiment, None where they have not been measured yet. Raises UserError for a damaged file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        values = {(float(row["lr"]), float(row["epochs"])): float(row["l2"]) for row in content["l2"]}
+        if not all(0 < l2 < math.inf for l2 in values.values()):
+            raise ValueError("an l2 that is not positive and finite")
+        return DerivedL2(values, str(content["reason"]), dict(content["evidence"]))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged ({error}); delete it and call again") from None
