@@ -8,6 +8,7 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+# ---
 
 # %% [markdown]
 # # Figure 1: a Wide ResNet with momentum and augmentation
@@ -116,7 +117,9 @@ for pair in pairs.dropna(subset=["max_test_accuracy_auto", "max_test_accuracy_tu
 reason = next(
     filter(None, (job.derived(name).reason for name in names if "predicted" in name or "c-tuned" in name)), ""
 )
-note = f"{job.describe_model('fig1b-tuned')} with momentum {grid['momentum'].max():g} (seeds: {job.seeds(*names)})"
+momentum, augmentation = grid["momentum"].max(), job.describe_augmentation("fig1b-tuned")
+note = f"{job.describe_model('fig1b-tuned')}, momentum {momentum:g}, {augmentation} (seeds: {job.seeds(*names)})"
+note += f"; AutoL2 measures every {style.plural(job.config.experiments['fig1c-auto'].auto_l2.interval, 'epoch')}"
 note += f"; no λ: {reason}" if reason else ""
 style.small_print(figure, job.small_print(fixed, scaled, starred, grid, predicted, auto, constant, note=note))
 job.finish(figure)

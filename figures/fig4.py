@@ -8,6 +8,7 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+# ---
 
 # %% [markdown]
 # # Figure 4: predicting the best λ
@@ -16,8 +17,8 @@
 # - **b** the λ predicted for a training budget T, c/T, and the best λ of a grid, with every λ within 0.1 % of the best
 #   accuracy; hollow where these reach the grid's edge.
 #
-# c is read off in two ways: c_argmax, the maximum of the smoothed curve, which predicts; and c_0.5pp, the first time
-# within 0.5 points of the maximum.
+# c is read off in two ways: c_argmax, the maximum of the smoothed curve, and c_0.5pp, the first time within 0.5 points
+# of the maximum. The scale's configuration says which of them predicts.
 
 # %%
 from l2dyn.plotting import style
@@ -72,8 +73,11 @@ style.label_short_log_axis(ax_l2.yaxis)
 ax_l2.legend(loc="lower left")
 
 # %%
-note = f"{job.describe_model('fig4a')} with momentum {grid['momentum'].max():g}"
-note += f" (seeds: {job.seeds('fig4a', 'fig1b-tuned', 'fig1b-predicted')}); bands: resolution and seeds"
+momentum, augmentation = grid["momentum"].max(), job.describe_augmentation("fig4a")
+seeds = job.seeds("fig4a", "fig1b-tuned", "fig1b-predicted")
+reading = {"argmax": "argmax", "within": "0.5pp"}[job.config.experiments["fig1b-predicted"].l2.reading]
+note = f"{job.describe_model('fig4a')}, momentum {momentum:g}, {augmentation} (seeds: {seeds})"
+note += f"; bands: resolution and seeds; predicted from c_{reading}"
 note += f"; no λ: {derived.reason}" if derived.reason else ""
 style.small_print(figure, job.small_print(peaked, grid, predicted, note=note))
 job.finish(figure)

@@ -304,8 +304,9 @@ def test_predictions_by_hand_without_snakemake(fresh):
     """As on a machine that has none: train, predict, train."""
     fresh.l2dyn("train", "--scale", "smoke", "--experiment", "fig4a")
     fresh.l2dyn("predict", "--scale", "smoke", "--experiment", "fig1b-predicted")
-    done = fresh.l2dyn("train", "--scale", "smoke", "--experiment", "fig1b-predicted")
-    assert "3 trained" in done.stderr
+    fresh.l2dyn("train", "--scale", "smoke", "--experiment", "fig1b-predicted")
+    fresh.l2dyn("summarize", "--scale", "smoke", "--experiment", "fig1b-predicted")
+    assert [row["status"] for row in summary(fresh, "fig1b-predicted")] == ["finished"] * 3
     shown = fresh.l2dyn("predict", "--scale", "smoke", "--experiment", "fig4a", "--budget", "8").stdout
     derived = json.loads((fresh.path / "results" / "smoke" / "fig1b-predicted" / "l2.json").read_text())
     assert f"{derived['l2'][0]['l2']:g}" in shown.splitlines()[-1].split()

@@ -11,10 +11,10 @@ rule train:
         f"{dag.out}/logs/train-{{experiment}}-{{part}}of{{parts}}-{{key}}.log",
     benchmark:
         f"{dag.out}/benchmarks/train-{{experiment}}-{{part}}of{{parts}}-{{key}}.tsv"
+    priority: lambda wildcards: dag.priority(wildcards.experiment)
     conda:
         "../../environment.yml"
     threads: dag.threads
-    priority: lambda wildcards: dag.priority(wildcards.experiment)
     resources:
         gpu=lambda wildcards: dag.gpus(**wildcards),
         runtime=lambda wildcards: dag.runtime_minutes(**wildcards),
@@ -30,14 +30,14 @@ rule train:
 
 # An experiment's L2 coefficients that are measured on another one: a checkpoint, since its runs are known only then.
 checkpoint derive:
-    wildcard_constraints:
-        experiment=dag.derived_pattern(),
     input:
         lambda wildcards: dag.summary_of_source(wildcards.experiment),
     output:
         f"{dag.out}/{{experiment}}/l2.json",
     log:
         f"{dag.out}/logs/derive-{{experiment}}.log",
+    wildcard_constraints:
+        experiment=dag.derived_pattern(),
     conda:
         "../../environment.yml"
     params:

@@ -89,6 +89,13 @@ class FigureJob:
             return f"WRN-{model.depth}-{model.width}"
         return f"CNN {'with' if model.batch_norm else 'without'} batch norm"
 
+    def describe_augmentation(self, experiment: str) -> str:
+        """How an experiment changes its training images, in a few words."""
+        used = self.config.experiments[experiment].augmentation
+        parts = ["flip"] * used.flip + [f"crop {used.crop}"] * bool(used.crop)
+        parts += [f"mixup {used.mixup:g}"] * bool(used.mixup)
+        return ", ".join(parts) or "no augmentation"
+
     def seeds(self, *experiments: str) -> str:
         """How many seeds each experiment has, as "1, 3"."""
         return ", ".join(str(len(self.config.experiments[name].seeds)) for name in experiments)

@@ -149,13 +149,13 @@ def mark_time(ax: Axes, t: float, label: str) -> None:
     )
 
 
-def plural(count: int, noun: str) -> str:
+def plural(count: float, noun: str) -> str:
     """A count and its noun.
 
     >>> plural(1, "run"), plural(3, "seed")
     ('1 run', '3 seeds')
     """
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    return f"{count:g} {noun}" if count == 1 else f"{count:g} {noun}s"
 
 
 def cut_low(ax: Axes, depth: float = 0.12) -> None:

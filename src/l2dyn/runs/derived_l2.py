@@ -55,7 +55,7 @@ def read_derived_l2(path: Path) -> DerivedL2 | None:
         if not all(0 < l2 < math.inf for l2 in values.values()):
             raise ValueError("an l2 that is not positive and finite")
         return DerivedL2(values, str(content["reason"]), dict(content["evidence"]))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: damaged ({error}); delete it and call again") from None
