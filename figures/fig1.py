@@ -18,7 +18,7 @@
 # - **b** test accuracy against the training budget T: at the predicted λ = c/T, and at the best λ of a grid;
 # - **c** test accuracy over time: AutoL2, and the best constant λ of the grid; λ(t) is dotted.
 #
-# a shows the last value, b the best one during training. Bars are the range over seeds.
+# a shows the last value, b the best one during training. Bars are the range over seeds; triangles: below the axis.
 
 # %%
 import numpy as np
@@ -57,7 +57,7 @@ if len(star):
     job.plot("a", "predicted, c/T1", [x], [y], " ".join(star["run_id"]))
 style.log_axis_of_l2(ax_schedule)
 ax_schedule.set(ylabel="final test accuracy")
-style.make_room(ax_schedule, below=0.35)
+style.cut_low(ax_schedule, depth=0.06)
 ax_schedule.legend(loc="lower left")
 
 # %% [markdown]

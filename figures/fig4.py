@@ -48,7 +48,8 @@ for one in (derived.evidence or {}).get("coefficients", []):
         ax_peak.axvspan(low, high, color=color, alpha=0.12, linewidth=0)
         ids = " ".join(one["run_ids"])
         job.plot("a", f"c_{name}", [c], [one[f"C_{reading}"]], ids, low=low, high=high)
-    ax_peak.legend(loc="lower right", title=f"$\\eta = {style.number(one['lr'])}$, {style.plural(one['seeds'], 'run')}")
+    title = f"$\\eta = {style.number(one['lr'])}$, {style.plural(one['seeds'], 'run')}"
+    ax_peak.legend(loc="lower right", title=title, frameon=True, framealpha=0.85, edgecolor="none")
 ax_peak.set(xlabel=r"$t \cdot \lambda$ (epochs)", ylabel="test accuracy")
 
 # %% [markdown]
