@@ -11,7 +11,7 @@
 # ---
 
 # %% [markdown]
-# # Figure 1: a Wide ResNet with momentum and augmentation
+# # Figure 1: a Wide ResNet with momentum, and augmentation at the scales that have it
 #
 # - **a** final test accuracy against λ, with a learning-rate schedule: within a fixed number of epochs, and with a
 #   training time in proportion to 1/λ. The star: T epochs at λ = c/T1, T1 the first decay of the learning rate;
@@ -41,7 +41,7 @@ figure, (ax_schedule, ax_budget, ax_auto) = style.panels(3)
 
 # %%
 horizon = job.config.experiments["fig1a-scaled"].horizon
-labels = (f"$T = {style.number(fixed['horizon_epochs'].max())}$", rf"$T = {style.number(horizon.t_l2)}/\lambda$")
+labels = (f"$T = {fixed['horizon_epochs'].max():g}$", rf"$T = {style.number(horizon.t_l2)}/\lambda$")
 lines = [(fixed, style.BLUE, labels[0]), (scaled, style.ORANGE, labels[1])]
 for runs, color, label in lines:
     shown = runs[(runs["l2"] > 0) & (runs["status"] != "diverged")].dropna(subset="final_test_accuracy")
@@ -53,12 +53,14 @@ for runs, color, label in lines:
 star = starred[starred["status"] == "finished"].dropna(subset="final_test_accuracy")
 if len(star):
     x, y = star["l2"].iloc[0], star["final_test_accuracy"].mean()
-    ax_schedule.plot(x, y, "*", color=style.BLUE, markersize=8, markeredgecolor="white", label=r"$\lambda = c/T_1$")
+    ax_schedule.plot(
+        x, y, "*", color=style.BLUE, markersize=8, markeredgecolor="white", label=rf"{labels[0]}, $\lambda = c/T_1$"
+    )
     job.plot("a", "predicted, c/T1", [x], [y], " ".join(star["run_id"]))
 style.log_axis_of_l2(ax_schedule)
 ax_schedule.set(ylabel="final test accuracy")
 style.cut_low(ax_schedule, depth=0.06)
-ax_schedule.legend(loc="lower left")
+ax_schedule.legend(loc="lower left", title="epochs $T$")
 
 # %% [markdown]
 # ## b: predicted and tuned λ
@@ -95,7 +97,8 @@ for name, runs, color in (("AutoL2", auto, style.GREEN), ("tuned constant", cons
         label = None
 end = max(auto["horizon_epochs"].max(), 1)
 ax_auto.set(xlabel="epochs", ylabel="test accuracy", xlim=(0, end))
-ax_auto.legend(loc="lower right")
+style.cut_early(ax_auto)
+ax_auto.legend(loc="lower right", frameon=True, framealpha=0.85, edgecolor="none")
 ax_l2.set(yscale="log", ylabel=r"$\lambda$ (dotted)", ylim=(1e-8, 1))  # below that it does nothing
 
 # %% [markdown]

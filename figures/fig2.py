@@ -18,7 +18,7 @@
 #
 # - **a, d** the time t* at which test accuracy first comes within 0.5 points of its maximum, against λ, for each η:
 #   the paper's law is t* ∝ 1/(ηλ);
-# - **b, e** the maximum test accuracy against λ; the dashed line is the best run without L2 over all η;
+# - **b, e** the maximum test accuracy against λ; the dashed line is the best run without L2 over the η that have one;
 # - **c, f** the same within a fixed number of epochs, where performance peaks at one λ.
 #
 # Hollow points are bounds: runs whose peak may lie beyond their horizon. Plus signs: runs that never fit

@@ -39,18 +39,19 @@ for row in peaked[peaked["status"].isin(["finished", "short"]) & (peaked["l2"] >
     columns = job.record(row.run_id).prefix(row.horizon_steps)
     ax_peak.plot(row.l2 * columns["epoch"], columns["test_accuracy"], color=style.BLUE, linewidth=0.7, alpha=0.7)
     job.plot("a", f"l2={row.l2:g} seed={row.seed}", row.l2 * columns["epoch"], columns["test_accuracy"], row.run_id)
+end = (peaked["l2"] * peaked["horizon_epochs"]).max()
 for one in (derived.evidence or {}).get("coefficients", []):
     marks = (("argmax", "argmax", style.ORANGE, "-"), ("within", "0.5pp", style.NEUTRAL, "--"))
     for reading, name, color, line in marks:
         c, low, high = (one[f"c_{reading}{end}"] for end in ("", "_low", "_high"))
-        label = rf"$c_\mathrm{{{name}}} = {style.number(float(f'{c:.2g}'))}$"
-        ax_peak.axvline(c, color=color, linestyle=line, linewidth=1.0, label=label)
-        ax_peak.axvspan(low, high, color=color, alpha=0.12, linewidth=0)
+        ax_peak.axvline(c, color=color, linestyle=line, linewidth=1.0, label=rf"$c_\mathrm{{{name}}} = {c:#.2g}$")
+        ax_peak.axvspan(low, min(high, end), color=color, alpha=0.12, linewidth=0)
         ids = " ".join(one["run_ids"])
         job.plot("a", f"c_{name}", [c], [one[f"C_{reading}"]], ids, low=low, high=high)
     title = f"$\\eta = {style.number(one['lr'])}$, {style.plural(one['seeds'], 'run')}"
-    ax_peak.legend(loc="lower right", title=title, frameon=True, framealpha=0.85, edgecolor="none")
+    ax_peak.legend(loc="lower center", title=title, frameon=True, framealpha=0.85, edgecolor="none")
 ax_peak.set(xlabel=r"$t \cdot \lambda$ (epochs)", ylabel="test accuracy")
+style.cut_early(ax_peak)
 
 # %% [markdown]
 # ## b: predicted and tuned λ against the budget
@@ -79,6 +80,8 @@ seeds = job.seeds("fig4a", "fig1b-tuned", "fig1b-predicted")
 reading = {"argmax": "argmax", "within": "0.5pp"}[job.config.experiments["fig1b-predicted"].l2.reading]
 note = f"{job.describe_model('fig4a')}, momentum {momentum:g}, {augmentation} (seeds: {seeds})"
 note += f"; bands: resolution and seeds; predicted from c_{reading}"
+if any(one["c_argmax"] > end / 2 for one in (derived.evidence or {}).get("coefficients", [])):
+    note += "; the smoothed maximum lies in the last half: no peak is resolved at this scale"
 note += f"; no λ: {derived.reason}" if derived.reason else ""
 style.small_print(figure, job.small_print(peaked, grid, predicted, note=note))
 job.finish(figure)

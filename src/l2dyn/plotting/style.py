@@ -159,9 +159,9 @@ def plural(count: float, noun: str) -> str:
 
 
 def cut_low(ax: Axes, depth: float = 0.12) -> None:
-    """Let no y-axis reach further than `depth` below its best point; triangles stand for the points below.
+    """Let the y-axis reach no further than `depth` below its best point; triangles stand for the points below.
 
-    Call it when everything is drawn.
+    Call it when everything is drawn. Lines end at the last point above.
     """
     lines = [line for line in ax.get_lines() if line.get_marker() == "o" and len(line.get_ydata())]
     highest = max((np.nanmax(line.get_ydata()) for line in lines), default=np.nan)
@@ -169,11 +169,23 @@ def cut_low(ax: Axes, depth: float = 0.12) -> None:
     if not any(low.any() for _, low in below):
         return
     ax.set_ylim(highest - depth, highest + 0.1 * depth)
+    stacked: dict[float, int] = {}
     for line, low in below:
-        x = np.asarray(line.get_xdata())[low]
-        ax.plot(
-            x, np.full(len(x), 0.025), "v", color=line.get_color(), markersize=3, transform=ax.get_xaxis_transform()
-        )
+        for x in np.asarray(line.get_xdata())[low]:
+            height = 0.025 + 0.04 * stacked.setdefault(x, 0)
+            stacked[x] += 1
+            ax.plot(x, height, "v", color=line.get_color(), markersize=3, transform=ax.get_xaxis_transform())
+    for line in ax.get_lines():
+        y = np.asarray(line.get_ydata(), dtype=float)
+        if line.get_linestyle() == "-" and len(y) > 1:
+            line.set_ydata(np.where(y < highest - depth, np.nan, y))
+
+
+def cut_early(ax: Axes, depth: float = 0.15) -> None:
+    """Leave out the steep rise of accuracy over time: let the y-axis begin `depth` below the best value drawn."""
+    tops = [np.nanmax(line.get_ydata()) for line in ax.get_lines() if len(line.get_ydata()) > 2]
+    if tops:
+        ax.set_ylim(max(tops) - depth, max(tops) + 0.1 * depth)
 
 
 def draw_diverged(ax: Axes, x: Sequence[float], color) -> None:

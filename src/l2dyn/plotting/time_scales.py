@@ -24,9 +24,11 @@ def draw_rows(job: FigureJob, *rows: tuple[str, str]) -> Figure:
         draw_time(job, row[0], letters[0], grid)
         draw_best(job, row[1], letters[1], grid)
         draw_budget(job, row[2], letters[2], fixed, grid)
+        row[1].set_title(job.describe_model(grid_name), loc="right")
         summaries += [grid, fixed]
     models = ", ".join(f"{job.describe_model(grid)} (seeds: {job.seeds(grid, fixed)})" for grid, fixed in rows)
-    note = f"{models}; hollow: censored, ×: diverged, +: does not fit its training set, ▾: below the axis"
+    note = f"{models}; bars: range over seeds; hollow: censored, ×: diverged"
+    note += ", +: does not fit its training set, ▾: below the axis"
     style.small_print(figure, job.small_print(*summaries, note=note))
     return figure
 
@@ -46,7 +48,7 @@ def draw_time(job: FigureJob, ax: Axes, panel: str, grid: pd.DataFrame) -> None:
     unfit = timed[timed["min_train_error"] > FITTED_ERROR]
     timed = timed.drop(unfit.index)
     for lr, runs in unfit.groupby("lr"):
-        ax.plot(runs["l2"], runs["t_star"], "+", color=colors[lr], zorder=3)
+        ax.plot(runs["l2"], runs["t_star"], "+", color=colors[lr], zorder=5)
         job.plot(panel, f"lr={lr:g} not fitting", runs["l2"], runs["t_star"], runs["run_id"].to_numpy())
     for lr, runs in timed.groupby("lr"):
         draw_points(job, ax, panel, f"lr={lr:g}", runs, "t_star", colors[lr], mean=_geometric_mean)
