@@ -87,7 +87,7 @@ class FigureJob:
             return f"FC of {model.hidden_layers} × {model.width}"
         if model.kind == "wrn":
             return f"WRN-{model.depth}-{model.width}"
-        return f"CNN {'with' if model.batch_norm else 'without'} batch norm"
+        return "CNN, batch norm" if model.batch_norm else "CNN, no batch norm"
 
     def describe_augmentation(self, experiment: str) -> str:
         """How an experiment changes its training images, in a few words."""

@@ -24,7 +24,7 @@ def draw_rows(job: FigureJob, *rows: tuple[str, str]) -> Figure:
         draw_time(job, row[0], letters[0], grid)
         draw_best(job, row[1], letters[1], grid)
         draw_budget(job, row[2], letters[2], fixed, grid)
-        row[1].set_title(job.describe_model(grid_name), loc="right")
+        row[1].set_title(job.describe_model(grid_name), loc="right", fontsize=style.SMALL)
         summaries += [grid, fixed]
     models = ", ".join(f"{job.describe_model(grid)} (seeds: {job.seeds(grid, fixed)})" for grid, fixed in rows)
     note = f"{models}; bars: range over seeds; hollow: censored, ×: diverged"
