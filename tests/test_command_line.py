@@ -191,7 +191,7 @@ def test_real_mnist_trains(fresh):
         values["experiments"]["fig2ab"].update(lr=[0.05], l2=[0.01], horizon={"epochs": 6})
         values["experiments"]["fig5c"].update(seeds=[0], horizon={"epochs": 2})
         values["experiments"]["fig5c"]["model"]["width"] = 512
-        values.update(train=True, device="cpu", threads=1)  # a test machine may have fewer cores than that scale asks for
+        values.update(train=True, device="cpu", threads=1)  # it may have fewer cores than the scale asks for
 
     fresh.edit_config("gpu", few_steps)
     for experiment in ("fig2ab", "fig5c"):
@@ -207,7 +207,7 @@ def test_real_cifar10_trains(fresh):
         pytest.skip("L2DYN_DATA names no folder with real CIFAR-10")
 
     def few_steps(values):
-        values.update(train=True, device="cpu", threads=1)  # a test machine may have fewer cores than that scale asks for
+        values.update(train=True, device="cpu", threads=1)  # it may have fewer cores than the scale asks for
         wide, small, cnn = (values["experiments"][name] for name in ("fig2de", "fig2f", "fig3-norm"))
         for experiment, batch in ((wide, 4), (small, 16), (cnn, 16)):
             data = {"name": "cifar10", "train": 2 * batch, "test": batch}
