@@ -281,7 +281,7 @@ class ExperimentConfig(Section):
     momentum: Momentum = 0.0
     batch: NaturalNumber = 0
     loss: Literal["cross_entropy", "mse"] = "cross_entropy"
-    precision: Literal["float32", "float64"] = "float32"
+    precision: Literal["float32", "float64", "tf32", "bfloat16"] = "float32"
     auto_l2: AutoL2Config | None = None
     lr_schedule: ScheduleConfig | None = None
     augmentation: AugmentationConfig = AugmentationConfig()

@@ -124,8 +124,8 @@ class RunSpec:
     lr: learning rate η. l2: L2 coefficient λ of the penalty (λ/2)·‖θ‖² over all parameters; with auto_l2 its first
     value. lr_decay_epochs: epochs at which η is multiplied by lr_decay_factor. batch: samples a step, 0 for the full
     training set. loss: "cross_entropy" (softmax, mean over samples) or "mse" (mean over samples of half the squared
-    distance, summed over outputs). precision: "float32", or "float64" for tests. Raises ValueError for a batch that
-    does not fit.
+    distance, summed over outputs). precision: "float32", or "tf32" and "bfloat16" for products rounded by a GPU,
+    or "float64" for tests (l2dyn.training.precision). Raises ValueError for a batch that does not fit.
     """
 
     model: ModelSpec

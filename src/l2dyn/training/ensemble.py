@@ -27,6 +27,7 @@ from l2dyn.runs.records import COLUMNS
 from l2dyn.training.finished import Finished
 from l2dyn.training.inputs import Images, targets
 from l2dyn.training.order import DataOrder
+from l2dyn.training.precision import PARAMETER_DTYPES
 
 LOSSES = {"cross_entropy": (cross_entropy, cross_entropy_delta), "mse": (half_mse, half_mse_delta)}
 CHUNK = 2048  # samples evaluated at once
@@ -42,7 +43,7 @@ class Ensemble:
     def __init__(self, tasks: list[Task], samples: Samples, device: str = "cpu"):
         first = tasks[0].spec
         self.tasks, self.device = list(tasks), device
-        self.dtype = getattr(torch, first.precision)
+        self.dtype = PARAMETER_DTYPES[first.precision]
         self.momentum = torch.tensor([t.spec.momentum for t in tasks], device=device, dtype=self.dtype)[:, None, None]
         self.with_momentum = first.momentum > 0
         self.step = 0

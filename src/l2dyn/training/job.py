@@ -30,6 +30,7 @@ from l2dyn.training.checkpoint import (
 )
 from l2dyn.training.ensemble import Ensemble
 from l2dyn.training.finished import Finished
+from l2dyn.training.precision import products_in
 from l2dyn.training.single_net import SingleNet
 
 log = logging.getLogger(__name__)
@@ -153,6 +154,10 @@ class _Job:
 
     def train(self, begun: "_Begun") -> bool:
         """Train an ensemble to the end, storing members as they leave; False when stopped with a checkpoint."""
+        with products_in(begun.ensemble.tasks[0].spec.precision):
+            return self._train(begun)
+
+    def _train(self, begun: "_Begun") -> bool:
         timer = CheckpointTimer()
 
         def pause(ensemble: Ensemble | SingleNet) -> bool:

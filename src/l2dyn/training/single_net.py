@@ -24,6 +24,7 @@ from l2dyn.runs.records import COLUMNS
 from l2dyn.training.finished import Finished
 from l2dyn.training.inputs import Images, black, targets
 from l2dyn.training.order import DataOrder
+from l2dyn.training.precision import PARAMETER_DTYPES
 
 STRETCH = 16  # steps between two looks at the clock
 EVALUATED_AT_ONCE = {"cpu": 128, "cuda": 2048}  # samples: what a CPU's caches hold, what fills a GPU
@@ -40,7 +41,7 @@ class SingleNet:
         (task,) = tasks
         spec = task.spec
         self.tasks, self.device = [task], device
-        self.dtype = getattr(torch, spec.precision)
+        self.dtype = PARAMETER_DTYPES[spec.precision]
         self.step = 0
         self.rows: list[list[float]] = []
         self.wall_s = 0.0
