@@ -13,7 +13,7 @@ import math
 import typing
 from dataclasses import dataclass, field
 
-NUMERICS_VERSION = 1  # bump when the arithmetic of training changes; recorded with each run, not hashed into its id
+NUMERICS_VERSION = 2  # bump when the arithmetic of training changes; recorded with each run, not hashed into its id
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from l2dyn import data
 from l2dyn.data import Samples
-from l2dyn.nets.fully_connected import draw_parameters
+from l2dyn.nets.fully_connected import StackedFullyConnected, draw_parameters
+from l2dyn.runs.datasets import input_shape
 from l2dyn.runs.horizons import EvaluationGrid
 from l2dyn.runs.plan import Task
 from l2dyn.runs.spec import DataSpec, FullyConnectedSpec, RunSpec
@@ -23,20 +25,21 @@ from l2dyn.training.order import epoch_permutation
 GOLDEN = Path(__file__).parent / "golden_ensemble.json"
 
 
-def make_samples(train=48, test=40, labels="class", scaling="standardize", seed=0) -> Samples:
+def make_samples(train=48, test=40, labels="class", scaling="standardize", seed=0, pool=1) -> Samples:
     """Small random digits that a net can learn: class-dependent patterns with noise."""
     generator = np.random.default_rng(seed)
     patterns = generator.integers(0, 256, size=(10, 28, 28, 1))
     classes = generator.integers(0, 10, size=train + test)
     noise = generator.integers(0, 256, size=(train + test, 28, 28, 1))
     images = ((2 * patterns[classes] + noise) // 3).astype(np.uint8)
-    spec = DataSpec(name="digits", checksum="made up", train=train, test=test, labels=labels, scaling=scaling)
+    how = {"labels": labels, "scaling": scaling, "pool": pool}
+    spec = DataSpec(name="digits", checksum="made up", train=train, test=test, **how)
     return Samples(spec, images[:train], classes[:train], images[train:], classes[train:])
 
 
 def make_task(samples, steps=200, lr=0.1, l2=0.01, **fields) -> Task:
     model = fields.pop("model", FullyConnectedSpec(hidden_layers=2, width=12))
-    spec = RunSpec(model=model, data=samples.spec, lr=lr, l2=l2, precision="float64", **fields)
+    spec = RunSpec(model=model, data=samples.spec, lr=lr, l2=l2, **{"precision": "float64"} | fields)
     return Task(spec, steps, (steps,), EvaluationGrid())
 
 
@@ -48,13 +51,14 @@ def oracle(task: Task, samples: Samples) -> dict[str, list[float]]:
     """The same run the way a user would write it."""
     spec = task.spec
     outputs = samples.outputs
-    widths = [784, *[spec.model.width] * spec.model.hidden_layers, outputs]
+    inputs = math.prod(input_shape(spec.data.name, spec.data.pool))
+    widths = [inputs, *[spec.model.width] * spec.model.hidden_layers, outputs]
     layers = []
     for fan_in, fan_out in pairwise(widths):
         layers += [torch.nn.Linear(fan_in, fan_out, bias=spec.model.bias, dtype=torch.float64), torch.nn.ReLU()]
     net = torch.nn.Sequential(*layers[:-1])
     linear = [m for m in net if isinstance(m, torch.nn.Linear)]
-    for module, weight in zip(linear, draw_parameters(spec.model, 784, outputs, spec.init_seed), strict=True):
+    for module, weight in zip(linear, draw_parameters(spec.model, inputs, outputs, spec.init_seed), strict=True):
         module.weight.data = weight.T.to(torch.float64).clone()
         if spec.model.bias:
             module.bias.data.zero_()
@@ -111,15 +115,18 @@ CASES = {
     "minibatch": {"batch": 16, "order_seed": 3},
     "minibatch that leaves a rest": {"batch": 20, "order_seed": 4, "momentum": 0.5},
     "mse on classes": {"loss": "mse", "lr": 0.05},
+    "more samples than pixels": {"pool": 7},
+    "more samples than pixels, momentum": {"pool": 7, "momentum": 0.9, "lr": 0.02},
 }
 
 
 @pytest.mark.parametrize("case", CASES, ids=list(CASES))
 def test_equals_plain_pytorch_in_any_company(case):
     """200 steps in float64 agree to 1e-9, alone and beside members with other η, λ, seeds and horizons."""
-    samples = make_samples()
-    task = make_task(samples, **CASES[case])
-    shared = {k: v for k, v in CASES[case].items() if k in ("model", "batch", "loss")}
+    case = dict(CASES[case])
+    samples = make_samples(pool=case.pop("pool", 1))
+    task = make_task(samples, **case)
+    shared = {k: v for k, v in case.items() if k in ("model", "batch", "loss")}
     momentum = 0.7 if task.spec.momentum else 0.0
     company = [
         make_task(samples, steps=17, lr=0.05, l2=0.3, init_seed=1, momentum=momentum, **shared),
@@ -187,6 +194,81 @@ def test_divergence_is_recorded_and_stops_nobody():
     assert outcome[wild.run_id].steps > columns["step"][-1]
 
 
+def test_evaluations_may_wait_on_the_device():
+    """As on a GPU, where the host asks for several evaluations at once: the same records."""
+    samples = make_samples()
+    tasks = [make_task(samples, lr=1e6), make_task(samples, steps=90, l2=0.1), make_task(samples)]
+    expected = trained(tasks, samples)
+    for limit in (7, 1000):
+        ensemble = Ensemble(tasks, samples)
+        ensemble._pending_limit = limit
+        found = {f.task.run_id: f for f in ensemble.train()}
+        for run_id, finished in expected.items():
+            assert (found[run_id].status, found[run_id].steps) == (finished.status, finished.steps)
+            for name, values in finished.columns.items():
+                np.testing.assert_allclose(found[run_id].columns[name], values, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize(("precision", "close"), [("float32", 1e-5), ("tf32", 1e-5), ("bfloat16", 0.03)])
+def test_precisions(precision, close):
+    """Rounded products change a short run by as much as their rounding."""
+    samples = make_samples()
+    runs = {kind: make_task(samples, steps=40, lr=0.002, precision=kind) for kind in ("float64", precision)}
+    columns = {kind: trained([task], samples)[task.run_id].columns for kind, task in runs.items()}
+    found, exact = (columns[kind]["train_loss"] for kind in (precision, "float64"))
+    assert 0 < abs(found - exact).max() < close * exact.max()
+
+
+def test_bfloat16_rounds_the_operands_of_every_product_and_nothing_else():
+    generator = torch.Generator().manual_seed(0)
+    draw = [torch.randn(shape, generator=generator) for shape in ((5, 7), (2, 7, 6), (2, 6, 3), (2, 1, 6), (2, 1, 3))]
+    x, weights, biases = draw[0], draw[1:3], draw[3:]
+    net = StackedFullyConnected(weights, biases, [1.0, 1.0], torch.bfloat16)
+    rounded = [w.bfloat16().double() for w in weights]
+    hidden = (x.bfloat16().double() @ rounded[0] + biases[0]).relu().float()
+    outputs = hidden.bfloat16().double() @ rounded[1] + biases[1]
+    np.testing.assert_allclose(net.forward(x)[-1], outputs, rtol=1e-5, atol=1e-5)
+    grads = {i: (left, right) for i, left, right, _ in net.backward(net.forward(x), outputs.float()) if i < 2}
+    held = torch.zeros_like(weights[0])
+    net.accumulate(held, *grads[0], 0.5)
+    below = (outputs.float().bfloat16().double() @ rounded[1].mT) * (hidden > 0)
+    expected = 0.5 * x.bfloat16().double().T @ below.float().bfloat16().double()
+    np.testing.assert_allclose(held, expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"momentum": 0.9}, {"precision": "tf32"}, {"precision": "bfloat16"}, {"batch": 16}, {"loss": "mse"}]
+)
+def test_on_a_gpu_steps_never_wait_and_change_tensors_in_place(fields):
+    """With tensors that claim to be on a GPU: no product mixes devices, and nothing asks for a value."""
+    samples = make_samples()
+    tasks = [make_task(samples, **{"precision": "float32"} | fields, init_seed=seed) for seed in (0, 1)]
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        ensemble = Ensemble(tasks, samples, "cuda")
+        before = [id(tensor) for tensor in (*ensemble.net.trained, *ensemble.velocities)]
+        if ensemble.order.batch:
+            ensemble._minibatch_steps(3)
+        else:
+            ensemble._full_batch_step(ensemble._block(slice(None)))
+        assert not list(ensemble._evaluate())
+        ((step, measured),) = ensemble._pending
+        assert (step, measured.shape, measured.device.type) == (0, (2, 5), "cuda")
+        assert [id(tensor) for tensor in (*ensemble.net.trained, *ensemble.velocities)] == before
+        with pytest.raises(DataDependentOutputException):  # so this test would notice
+            measured[0, 0].item()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_captured_steps_are_the_same_steps(momentum):
+    samples = make_samples()
+    tasks = [make_task(samples, steps=s, init_seed=i, lr=0.02, momentum=momentum) for i, s in enumerate((60, 150, 200))]
+    expected = trained(tasks, samples)
+    for finished in Ensemble(tasks, samples, "cuda").train():
+        for name, values in expected[finished.task.run_id].columns.items():
+            np.testing.assert_allclose(finished.columns[name], values, rtol=1e-8, atol=1e-10, err_msg=name)
+
+
 def test_budgets_are_measured_and_a_longer_run_serves_them_as_its_prefix():
     samples = make_samples()
     short = make_task(samples, steps=37)
@@ -197,9 +279,10 @@ def test_budgets_are_measured_and_a_longer_run_serves_them_as_its_prefix():
         assert a[name].tolist() == b[name][:count].tolist(), name
 
 
-def test_a_resumed_ensemble_is_bitwise_the_uninterrupted_one():
+@pytest.mark.parametrize("batch", [0, 16])
+def test_a_resumed_ensemble_is_bitwise_the_uninterrupted_one(batch):
     samples = make_samples()
-    tasks = [make_task(samples, steps=s, init_seed=i, batch=16, momentum=0.9) for i, s in enumerate((60, 150, 200))]
+    tasks = [make_task(samples, steps=s, init_seed=i, batch=batch, momentum=0.9) for i, s in enumerate((60, 150, 200))]
     whole = trained(tasks, samples)
     first = Ensemble(tasks, samples)
     done = {f.task.run_id: f for f in first.train(lambda ensemble: ensemble.step >= 101)}

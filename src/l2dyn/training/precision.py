@@ -16,6 +16,7 @@ PARAMETER_DTYPES = {
     "tf32": torch.float32,
     "bfloat16": torch.float32,
 }
+PRODUCT_DTYPES = {"bfloat16": torch.bfloat16}  # where operands are rounded, to which
 
 
 @contextmanager
