@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from l2dyn import data
-from l2dyn.errors import UserError
 from l2dyn.runs.datasets import DATASETS
 from l2dyn.runs.horizons import EvaluationGrid
 from l2dyn.runs.plan import Task
@@ -204,12 +203,3 @@ def test_sigterm_asks_for_a_stop():
         os.kill(os.getpid(), signal.SIGTERM)
     assert deadline.reached()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-
-
-def test_no_gpu_is_one_clear_line():
-    if torch.cuda.is_available():
-        assert job.chosen_device("auto") == "cuda"
-    else:
-        assert job.chosen_device("auto") == "cpu"
-        with pytest.raises(UserError, match="no GPU is visible"):
-            job.chosen_device("cuda")

@@ -14,7 +14,6 @@ import torch
 
 import l2dyn
 from l2dyn import data
-from l2dyn.errors import UserError
 from l2dyn.runs.files import git_revision, sha256
 from l2dyn.runs.plan import Task
 from l2dyn.runs.records import Record
@@ -28,6 +27,7 @@ from l2dyn.training.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
+from l2dyn.training.devices import NoDevice, chosen_device, limit_threads, taken_device
 from l2dyn.training.ensemble import Ensemble
 from l2dyn.training.finished import Finished
 from l2dyn.training.precision import products_in
@@ -87,26 +87,20 @@ def train(
     """Train what neither shelf holds. Raises UserError for missing data, a full disk, an absent GPU."""
     deadline = deadline or Deadline()
     device = chosen_device(device)
-    torch.set_num_threads(threads)
+    limit_threads(threads)
     missing = [t for t in tasks if not store.has(t.run_id, t.steps)]
-    job = _Job(store, device, deadline, data_dir, keep_final_state)
-    log.info(
-        "%d runs, %d on the shelves, %d to train on %s", len(tasks), len(tasks) - len(missing), len(missing), device
-    )
+    found = len(tasks) - len(missing)
+    log.info("%d runs, %d on the shelves, %d to train on %s", len(tasks), found, len(missing), device)
     with deadline.listening():
-        for begun in job.ensembles(tasks, missing):
-            if deadline.reached() or not job.train(begun):
-                break
-    return Outcome(job.trained, job.diverged, len(tasks) - len(missing), stopped=bool(job.missing))
-
-
-def chosen_device(wanted: str) -> str:
-    """Either "cpu" or "cuda". Raises UserError where a GPU is asked for and there is none."""
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UserError("device=cuda: no GPU is visible here; choose device: cpu or auto, or a machine that has one")
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return wanted
+        try:
+            with taken_device(device if missing else "cpu", deadline.reached) as device:
+                job = _Job(store, device, deadline, data_dir, keep_final_state)
+                for begun in job.ensembles(tasks, missing):
+                    if deadline.reached() or not job.train(begun):
+                        break
+        except NoDevice:
+            return Outcome(0, 0, found, stopped=True)
+    return Outcome(job.trained, job.diverged, found, stopped=bool(job.missing))
 
 
 class _Job:
