@@ -138,6 +138,7 @@ def _train(arguments) -> int:
         deadline=Deadline(arguments.time_limit),
         data_dir=scale.data_dir,
         keep_final_state=scale.keep_final_state,
+        bar=arguments.log is None and sys.stderr.isatty(),
     )
     done = f"{outcome.trained} trained ({outcome.diverged} diverged), {outcome.found} found"
     if outcome.stopped:

@@ -31,6 +31,7 @@ from l2dyn.training.devices import NoDevice, chosen_device, limit_threads, taken
 from l2dyn.training.ensemble import Ensemble
 from l2dyn.training.finished import Finished
 from l2dyn.training.precision import products_in
+from l2dyn.training.progress import Progress, progress
 from l2dyn.training.single_net import SingleNet
 
 log = logging.getLogger(__name__)
@@ -83,8 +84,12 @@ def train(
     deadline: Deadline | None = None,
     data_dir: str | None = None,
     keep_final_state: bool = False,
+    bar: bool = False,
 ) -> Outcome:
-    """Train what neither shelf holds. Raises UserError for missing data, a full disk, an absent GPU."""
+    """Train what neither shelf holds; `bar` shows the progress on a terminal.
+
+    Raises UserError for missing data, a full disk, an absent GPU.
+    """
     deadline = deadline or Deadline()
     device = chosen_device(device)
     limit_threads(threads)
@@ -93,8 +98,11 @@ def train(
     log.info("%d runs, %d on the shelves, %d to train on %s", len(tasks), found, len(missing), device)
     with deadline.listening():
         try:
-            with taken_device(device if missing else "cpu", deadline.reached) as device:
-                job = _Job(store, device, deadline, data_dir, keep_final_state)
+            with (
+                taken_device(device if missing else "cpu", deadline.reached) as device,
+                progress(missing, bar and bool(missing)) as shown,
+            ):
+                job = _Job(store, device, deadline, data_dir, keep_final_state, shown)
                 for begun in job.ensembles(tasks, missing):
                     if deadline.reached() or not job.train(begun):
                         break
@@ -104,8 +112,16 @@ def train(
 
 
 class _Job:
-    def __init__(self, store: RunStore, device: str, deadline: Deadline, data_dir: str | None, keep_final_state: bool):
-        self.store, self.device, self.deadline = store, device, deadline
+    def __init__(
+        self,
+        store: RunStore,
+        device: str,
+        deadline: Deadline,
+        data_dir: str | None,
+        keep_final_state: bool,
+        progress: Progress,
+    ):
+        self.store, self.device, self.deadline, self.progress = store, device, deadline, progress
         self.data_dir, self.keep_final_state = data_dir, keep_final_state
         self.folder = store.results / "checkpoints"
         self.trained = self.diverged = 0
@@ -155,6 +171,7 @@ class _Job:
         timer = CheckpointTimer()
 
         def pause(ensemble: Ensemble | SingleNet) -> bool:
+            self.progress.advanced(ensemble)
             stop = self.deadline.reached()
             if stop or timer.due():
                 cost = begun.checkpoint()
@@ -162,8 +179,10 @@ class _Job:
                 self.deadline.margin_s = max(self.deadline.margin_s, 10 * cost)
             return stop
 
+        self.progress.begin(begun.ensemble)
         for finished in begun.ensemble.train(pause):
             self._store(finished)
+            self.progress.left(finished, begun.ensemble)
         if begun.ensemble.tasks:
             log.info(
                 "stopped at step %d with %d runs left, checkpoint written",
