@@ -15,7 +15,7 @@ from pathlib import Path
 from l2dyn import __version__
 from l2dyn.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_OTHER, EXIT_STOPPED, UserError
 from l2dyn.runs.config import load_scale
-from l2dyn.runs.cost import NOMINAL_RATE, estimated_hours, record_bytes
+from l2dyn.runs.cost import NOMINAL_RATE, calibration_for, calibration_path, record_bytes, training_seconds
 from l2dyn.runs.datasets import DATASETS
 from l2dyn.runs.derived_l2 import derived_l2_path, write_derived_l2
 from l2dyn.runs.files import results_folder, shipped_folder, write_atomically
@@ -95,7 +95,11 @@ def _parser() -> argparse.ArgumentParser:
     theory.add_argument("--recorded", action="store_true", help="take a curve that needs data from paper_results/")
     theory.add_argument("--arrays", type=Path, help="prepared data (default: below the results folder)")
 
-    command("plan", _plan, "runs, steps, estimated hours and disk of each experiment")
+    plan = command("plan", _plan, "runs, steps, estimated time and disk of each experiment")
+    plan.add_argument("--slices", action="store_true", help="the time of each training job, too")
+
+    calibrate = command("calibrate", _calibrate, "time the scale's nets on this device, so that plan knows how long")
+    calibrate.add_argument("--threads", type=int, help="CPU threads (default: the scale's)")
     command(
         "status", _status, "done, checkpointed, diverged and missing runs of each experiment; verifies every record"
     )
@@ -117,9 +121,7 @@ def _train(arguments) -> int:
 
     plan = _planned(arguments)
     scale = plan.scale
-    threads = scale.threads if arguments.threads is None else arguments.threads
-    if threads < 1:
-        raise UserError(f"--threads {threads}: at least 1")
+    threads = _threads(arguments, scale)
     plan.tasks(arguments.experiment)
     if arguments.experiment in plan.pending:
         source = scale.experiments[arguments.experiment].l2.source
@@ -149,6 +151,13 @@ def _train(arguments) -> int:
         write_atomically(arguments.marker, (json.dumps(listed) + "\n").encode())
     log.info("%s %s: %s", part.experiment, part.name, done)
     return EXIT_DONE
+
+
+def _threads(arguments, scale) -> int:
+    threads = scale.threads if arguments.threads is None else arguments.threads
+    if threads < 1:
+        raise UserError(f"--threads {threads}: at least 1")
+    return threads
 
 
 def _data(arguments) -> int:
@@ -248,35 +257,68 @@ def _theory(arguments) -> int:
 def _plan(arguments) -> int:
     plan = _planned(arguments)
     device, threads = plan.scale.device, plan.scale.threads
-    rows, tasks = [], []
+    calibration = calibration_for(device, threads)
+
+    def seconds(tasks) -> float:
+        return training_seconds(tasks, device, threads, calibration)
+
+    rows, jobs, tasks, total = [], [], [], 0.0
     for name, runs in plan.experiments.items():
-        own = plan.tasks(name, owned_only=True)
+        pending = name in plan.pending
+        own = plan.provisional(name) if pending else plan.tasks(name, owned_only=True)
+        listed = len(own) if pending else len(plan.tasks(name))
+        parts = [] if pending else plan.slices(name)
+        times = [seconds(part.tasks) for part in parts] if parts else [seconds(own)]
+        jobs += [[f"{name} {p.index}/{p.count}", *_job_costs(p.tasks, t)] for p, t in zip(parts, times, strict=False)]
+        capped = 0 if pending else len({run.run_id for run in runs if run.capped})
+        rows.append([f"{name} *" if pending else name, listed, len(own), capped, *_costs(own, sum(times))])
         tasks += own
-        capped = len({run.run_id for run in runs if run.capped})
-        if name in plan.pending:
-            own = plan.provisional(name)
-            rows.append([f"{name} *", len(own), len(own), 0, *_costs(own, device, threads)])
-            tasks += own
-            continue
-        rows.append([name, len(plan.tasks(name)), len(own), capped, *_costs(own, device, threads)])
-    rows.append(["all", sum(r[1] for r in rows), len(tasks), sum(r[3] for r in rows), *_costs(tasks, device, threads)])
-    _print_table(["experiment", "runs", "own", "capped", "longest run", "steps", "hours", "disk MiB"], rows)
-    unit = "GPU" if device == "cuda" else f"{threads} CPU core{'s' if threads > 1 else ''}"
-    rate = NOMINAL_RATE["cuda"] if device == "cuda" else NOMINAL_RATE["cpu"] * threads
+        total += sum(times)
+    rows.append(["all", *(sum(r[i] for r in rows) for i in (1, 2, 3)), *_costs(tasks, total)])
+    _print_table(["experiment", "runs", "own", "capped", "longest run", "steps", "time", "disk MiB"], rows)
+    if arguments.slices:
+        print()
+        _print_table(["job", "runs", "longest run", "steps", "time"], jobs)
     for name in plan.pending:
         source = plan.scale.experiments[name].l2.source
         print(f"* {name}: pending, its l2 is measured on {source}; counted as if none of its runs were another's.")
     for name in plan.unresolved:
         print(_unresolved(plan, name))
-    print(f"own: runs not listed by an earlier experiment. hours: of one {unit} at a nominal {rate / 1e12:g} TFLOP/s.")
+    print(f"own: runs not listed by an earlier experiment. time: {_basis(calibration, device, threads)}")
     return EXIT_DONE
 
 
-def _costs(tasks, device: str, threads: int) -> list:
-    longest = max((t.steps for t in tasks), default=0)
-    hours = estimated_hours(tasks, device, threads)
-    disk = sum(record_bytes(t) for t in tasks) / 2**20
-    return [longest, sum(t.steps for t in tasks), f"{hours:.2f}", f"{disk:.1f}"]
+def _basis(calibration, device: str, threads: int) -> str:
+    """Where the times come from."""
+    if calibration:
+        return f"of one job after the other, as l2dyn calibrate found on {calibration.device}, {calibration.date}."
+    unit = "GPU" if device == "cuda" else f"{threads} CPU core{'s' if threads > 1 else ''}"
+    rate = NOMINAL_RATE["cuda"] if device == "cuda" else NOMINAL_RATE["cpu"] * threads
+    return f"of one {unit} at a nominal {rate / 1e12:g} TFLOP/s; l2dyn calibrate measures yours."
+
+
+def _costs(tasks, seconds: float) -> list:
+    return [*_job_costs(tasks, seconds)[1:], f"{sum(record_bytes(t) for t in tasks) / 2**20:.1f}"]
+
+
+def _job_costs(tasks, seconds: float) -> list:
+    return [len(tasks), max((t.steps for t in tasks), default=0), sum(t.steps for t in tasks), _readable(seconds)]
+
+
+def _readable(seconds: float) -> str:
+    unit, size = next((u, s) for u, s in (("h", 3600), ("min", 60), ("s", 0)) if seconds >= s)
+    return f"{seconds / (size or 1):.1f} {unit}"
+
+
+def _calibrate(arguments) -> int:
+    from l2dyn.training.calibration import calibrate
+
+    plan = _planned(arguments)
+    slices = [part.tasks for name in plan.experiments for part in plan.slices(name)]
+    slices += [plan.provisional(name) for name in plan.pending]
+    found = calibrate(slices, plan.scale.device, _threads(arguments, plan.scale))
+    log.info("%s: %d kinds of training on %s", calibration_path(), len(found.kinds), found.device)
+    return EXIT_DONE
 
 
 def _status(arguments) -> int:

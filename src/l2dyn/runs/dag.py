@@ -13,7 +13,7 @@ from pathlib import Path
 
 from l2dyn.errors import UserError
 from l2dyn.runs.config import Overrides, load_scale, parse_overrides
-from l2dyn.runs.cost import estimated_hours
+from l2dyn.runs.cost import calibration_for, training_seconds
 from l2dyn.runs.datasets import DATASETS
 from l2dyn.runs.derived_l2 import FILE
 from l2dyn.runs.files import ROOT, results_folder, shipped_folder, write_atomically
@@ -155,8 +155,9 @@ class Dag:
     def runtime_minutes(self, experiment: str, part: str, parts: str, key: str) -> int:
         """The time limit of a slice job: twice its estimate, between five minutes and the configured limit."""
         missing = self._missing(experiment, f"{part}of{parts}-{key}")
-        hours = estimated_hours(missing, self.config.device, self.threads)
-        return int(min(self.config.runtime_minutes, max(5, 2 * 60 * hours)))
+        calibration = calibration_for(self.config.device, self.threads)
+        seconds = training_seconds(missing, self.config.device, self.threads, calibration)
+        return int(min(self.config.runtime_minutes, max(5, 2 * seconds / 60)))
 
     def targets(self, supplement: bool = True) -> list[str]:
         """Every published figure, or those of the main text, and what each is made from.

@@ -7,7 +7,7 @@ of what is done: that is what keeps the DAG's shape and params stable.
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from l2dyn.errors import UserError
@@ -15,6 +15,8 @@ from l2dyn.runs.config import ExperimentConfig, ScaleConfig
 from l2dyn.runs.derived_l2 import DerivedL2, derived_l2_path, read_derived_l2
 from l2dyn.runs.horizons import EvaluationGrid, Horizon
 from l2dyn.runs.spec import NUMERICS_VERSION, FullyConnectedSpec, RunSpec, canonical_json
+
+MAX_MEMBERS = 64  # of one stacked batch
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,17 @@ class Task:
             return spec.run_id
         horizon_class = int(math.log(self.steps, 16))
         return repr((spec.model, spec.data, spec.loss, spec.batch, spec.precision, spec.momentum > 0, horizon_class))
+
+
+def batches(tasks: Iterable[Task], begun: Callable[[Task], int] = lambda task: 0) -> list[list[Task]]:
+    """Runs as a job trains them together, the shortest horizons first; `begun` says where a run starts from."""
+    groups: dict[tuple[str, int], list[Task]] = {}
+    for task in tasks:
+        groups.setdefault((task.batch_key(), begun(task)), []).append(task)
+    for group in groups.values():
+        group.sort(key=lambda task: (task.steps, task.run_id))
+    ordered = sorted(groups.values(), key=lambda group: group[0].steps)
+    return [group[i : i + MAX_MEMBERS] for group in ordered for i in range(0, len(group), MAX_MEMBERS)]
 
 
 @dataclass(frozen=True)

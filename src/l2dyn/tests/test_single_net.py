@@ -451,7 +451,7 @@ def test_scaling_while_training_copies_nothing_to_the_device(monkeypatch):
     made = []
     tensor = torch.tensor
     monkeypatch.setattr(torch, "tensor", lambda *args, **kwargs: made.append(args) or tensor(*args, **kwargs))
-    net._advance(4)
+    net.advance(4)
     assert made == []
 
 
@@ -472,7 +472,7 @@ def test_nothing_waits_for_the_device_between_evaluations(monkeypatch, batch):
     counted = []
     with monkeypatch.context() as patched:
         count_synchronizations(patched, counted)
-        net._advance(8)
+        net.advance(8)
         assert counted == []
         with pytest.raises(AssertionError, match="waits for the device"):  # it would have been seen
             net._evaluate()
@@ -487,7 +487,7 @@ def test_auto_l2_waits_once_an_interval(monkeypatch):
     counted = []
     with monkeypatch.context() as patched:
         count_synchronizations(patched, counted, allowed=("tolist",))
-        net._advance(22)
+        net.advance(22)
     assert counted == ["tolist"] * 3
     assert type(net.optimizer.param_groups[0]["weight_decay"]) is float
 

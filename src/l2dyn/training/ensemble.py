@@ -109,7 +109,7 @@ class Ensemble:
             upcoming = self._grid[bisect.bisect_right(self._grid, self.step)]
             while self.step < upcoming:
                 started = time.monotonic()
-                self._advance(min(upcoming - self.step, STRETCH))
+                self.advance(min(upcoming - self.step, STRETCH))
                 self._charge(time.monotonic() - started)
                 if self.step < upcoming and pause(self):
                     return
@@ -149,7 +149,8 @@ class Ensemble:
             self._put(held, stacked)
         self.rows = [np.column_stack([r[name] for name in COLUMNS]).tolist() for r in rows]
 
-    def _advance(self, steps: int) -> None:
+    def advance(self, steps: int) -> None:
+        """Take that many steps; on a GPU they may still be under way."""
         if self.order.batch:
             self._minibatch_steps(steps)
         elif self.device == "cuda":
@@ -202,13 +203,16 @@ class Ensemble:
         return _Block(self.net.members(members), velocities, *rates)
 
     @torch.no_grad()
-    def _evaluate(self) -> Iterator[Finished]:
-        """Measure every member and let those go that have finished or diverged."""
+    def measure(self) -> Tensor:
+        """Training loss and error, test loss and accuracy, and ‖θ‖ of each member as it is: [E, 5] float64."""
         self.net.materialize()
         train_loss, train_error = self._measure_on(*self._train)
         test_loss, test_error = self._measure_on(*self._test)
-        measures = (train_loss, train_error, test_loss, 1.0 - test_error, self.net.norms())
-        self._pending.append((self.step, torch.stack(measures, dim=1)))
+        return torch.stack([train_loss, train_error, test_loss, 1.0 - test_error, self.net.norms()], dim=1)
+
+    def _evaluate(self) -> Iterator[Finished]:
+        """Measure every member and let those go that have finished or diverged."""
+        self._pending.append((self.step, self.measure()))
         ends = any(self.step >= task.steps for task in self.tasks)
         if not ends and len(self._pending) < self._pending_limit:
             return

@@ -15,7 +15,7 @@ import torch
 import l2dyn
 from l2dyn import data
 from l2dyn.runs.files import git_revision, sha256
-from l2dyn.runs.plan import Task
+from l2dyn.runs.plan import Task, batches
 from l2dyn.runs.records import Record
 from l2dyn.runs.spec import NUMERICS_VERSION, FullyConnectedSpec
 from l2dyn.runs.store import RunStore
@@ -35,7 +35,6 @@ from l2dyn.training.progress import Progress, progress
 from l2dyn.training.single_net import SingleNet
 
 log = logging.getLogger(__name__)
-MAX_MEMBERS = 64  # of one stacked batch
 
 
 @dataclass
@@ -152,15 +151,12 @@ class _Job:
             if begun is not None:
                 resumed |= set(header.run_ids)
                 yield begun
-        groups: dict[tuple[str, int], list[tuple[Task, dict | None]]] = {}
-        for task in missing:
-            if task.run_id not in resumed:
-                state = self._final_state(task)
-                groups.setdefault((task.batch_key(), state["step"] if state else 0), []).append((task, state))
-        for (_, start), group in sorted(groups.items(), key=lambda item: item[1][0][0].steps):
-            group.sort(key=lambda pair: (pair[0].steps, pair[0].run_id))
-            for first in range(0, len(group), MAX_MEMBERS):
-                yield self._new(group[first : first + MAX_MEMBERS], start)
+        states = {t.run_id: self._final_state(t) for t in missing if t.run_id not in resumed}
+        states = {run_id: state for run_id, state in states.items() if state}
+        begun = {run_id: state["step"] for run_id, state in states.items()}
+        left = [t for t in missing if t.run_id not in resumed]
+        for group in batches(left, lambda task: begun.get(task.run_id, 0)):
+            yield self._new(group, [states[t.run_id] for t in group if t.run_id in states])
 
     def train(self, begun: "_Begun") -> bool:
         """Train an ensemble to the end, storing members as they leave; False when stopped with a checkpoint."""
@@ -193,12 +189,13 @@ class _Job:
         begun.path.unlink(missing_ok=True)
         return True
 
-    def _new(self, group: list[tuple[Task, dict | None]], start: int) -> "_Begun":
-        tasks = [task for task, _ in group]
+    def _new(self, tasks: list[Task], states: list[dict]) -> "_Begun":
+        """An ensemble from its beginning, or from the final states of runs that all ended at one step."""
         ensemble = self._trainer(tasks)
-        if start:
-            ensemble.load_members(start, [s for _, s in group], [self.store.load(t.run_id).columns for t in tasks])
-        log.info("ensemble of %d runs, %d to %d steps", len(tasks), start, tasks[-1].steps)
+        if states:
+            columns = [self.store.load(t.run_id).columns for t in tasks]
+            ensemble.load_members(states[0]["step"], states, columns)
+        log.info("ensemble of %d runs, %d to %d steps", len(tasks), ensemble.step, tasks[-1].steps)
         return _Begun(ensemble, self.folder)
 
     def _resumed(self, header: Header, tasks: list[Task]) -> "_Begun | None":

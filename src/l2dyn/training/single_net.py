@@ -83,7 +83,7 @@ class SingleNet:
         for upcoming in [step for step in self._grid if step > self.step]:
             while self.step < upcoming:
                 started = time.monotonic()
-                self._advance(min(upcoming - self.step, STRETCH))
+                self.advance(min(upcoming - self.step, STRETCH))
                 self.wall_s += time.monotonic() - started
                 if self.step < upcoming and pause(self):
                     return
@@ -127,7 +127,8 @@ class SingleNet:
         self.load_state_dict(state)
         self.rows = np.column_stack([columns[name] for name in COLUMNS]).tolist()
 
-    def _advance(self, steps: int) -> None:
+    def advance(self, steps: int) -> None:
+        """Take that many steps; on a GPU they may still be under way."""
         spec = self.tasks[0].spec
         images, labels = self._train
         self.net.train()
@@ -166,15 +167,20 @@ class SingleNet:
         return 0.5 * (outputs - y).square().sum(dim=1)
 
     @torch.no_grad()
-    def _evaluate(self) -> bool:
-        """Measure the net and note a row; False when it has diverged (no row then)."""
+    def measure(self) -> Tensor:
+        """Training loss and error, test loss and error, and ‖θ‖ of the net as it is: [5] float64."""
         task = self.tasks[0]
         self.net.eval()
         with _normalizing_as_in_training(self.net, task.spec.batch or task.spec.data.train):
             train = self._measure_on(*self._train, limit=task.grid.train_samples or len(self._train[0]))
             test = self._measure_on(*self._test, limit=len(self._test[0]))
         square = sum(p.to(torch.float64).square().sum() for p in self.net.parameters())
-        train_loss, train_error, test_loss, test_error, norm = torch.stack([*train, *test, square.sqrt()]).tolist()
+        return torch.stack([*train, *test, square.sqrt()])
+
+    def _evaluate(self) -> bool:
+        """Measure the net and note a row; False when it has diverged (no row then)."""
+        task = self.tasks[0]
+        train_loss, train_error, test_loss, test_error, norm = self.measure().tolist()
         if not np.isfinite([train_loss, norm]).all():
             return False
         epoch = self.step / task.spec.steps_per_epoch
