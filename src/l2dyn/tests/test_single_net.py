@@ -7,6 +7,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.nn import functional
 
 from l2dyn import data
@@ -490,6 +491,96 @@ def test_auto_l2_waits_once_an_interval(monkeypatch):
         net.advance(22)
     assert counted == ["tolist"] * 3
     assert type(net.optimizer.param_groups[0]["weight_decay"]) is float
+
+
+NETS = {"conv": CONV, "conv, running statistics": CONV_RUNNING, "wrn": dataclasses.replace(WRN, norm_group=4)}
+
+
+@pytest.mark.parametrize("model", NETS.values(), ids=NETS)
+def test_bfloat16_rounds_products_and_leaves_the_rest_in_float32(model):
+    samples = make_samples(pool=1)
+    nets = {}
+    for precision in ("float32", "bfloat16"):
+        nets[precision] = SingleNet([make_task(samples, model=model, lr=0.001, precision=precision)], samples)
+        nets[precision].advance(3)
+    rounded = nets["bfloat16"]
+    held = {**rounded.net.state_dict(), **{f"{k} gradient": p.grad for k, p in rounded.net.named_parameters()}}
+    assert {v.dtype for v in held.values()} == {torch.float32}
+    (loss, other), exact = rounded.measure()[[0, 2]].tolist(), nets["float32"].measure()
+    assert 0 < abs(loss - exact[0]) < 0.03 * exact[0]
+    assert abs(other - exact[2]) < 0.03 * exact[2]
+
+
+@pytest.mark.parametrize("model", NETS.values(), ids=NETS)
+def test_on_a_gpu_no_operation_mixes_devices_or_asks_for_a_value(monkeypatch, model):
+    """With tensors that claim to be on a GPU."""
+    samples = make_samples(pool=1)
+    how = {**EVERYTHING, "model": model, "precision": "float32"}
+
+    def claimed(tensor):
+        return torch.empty_strided(tensor.shape, tensor.stride(), device="cuda")
+
+    real = build_net(model, (28, 28, 1), 10, 0)
+
+    def moved(*_):
+        """Module.to fails on tensors that only claim to be somewhere."""
+        for module in real.modules():
+            module._parameters = {
+                k: p if p is None else torch.nn.Parameter(claimed(p)) for k, p in module._parameters.items()
+            }
+            module._buffers = {k: b if b is None else claimed(b) for k, b in module._buffers.items()}
+        real.to = lambda *_: real
+        return real
+
+    def backward(_):
+        """The autograd engine wants a real device; what it runs is counted above."""
+        for parameter in real.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+
+    monkeypatch.setattr(torch.Tensor, "backward", backward)
+    monkeypatch.setattr(single_net, "build_net", moved)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        net = SingleNet([make_task(samples, **how)], samples, "cuda")
+        net._train_net = net.net  # nothing here can compile for a GPU
+        monkeypatch.setattr(net.optimizer, "step", lambda: None)  # it asks the driver
+        net.advance(6)  # a step less than AutoL2's interval
+        measured = net.measure()
+        assert (measured.shape, measured.device.type) == ((5,), "cuda")
+        with pytest.raises(DataDependentOutputException):  # so this test would notice
+            measured[0].item()
+
+
+@pytest.mark.parametrize("model", NETS.values(), ids=NETS)
+def test_a_compiled_net_trains_alike(model):
+    """In one graph, so that nothing falls back to Python; and compiling it leaves no trace."""
+    samples = make_samples(pool=1)
+    task = make_task(samples, steps=5, model=model, lr_decay_epochs=(1,))
+    net = SingleNet([task], samples)
+    torch.compiler.reset()
+    net._train_net = torch.compile(net.net, backend="eager", fullgraph=True, dynamic=False)
+    (finished,) = net.train()
+    assert net.compile_s > 0
+    assert net.wall_s >= 0
+    for name, values in trained(task, samples).columns.items():
+        np.testing.assert_allclose(finished.columns[name], values, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def test_without_a_compiler_the_net_trains_as_it_is(caplog):
+    def none(graph, inputs):
+        raise RuntimeError("no C compiler here\nand a long trace")
+
+    samples = make_samples()
+    task = make_task(samples, steps=3)
+    net = SingleNet([task], samples)
+    torch.compiler.reset()
+    net._train_net = torch.compile(net.net, backend=none)
+    caplog.set_level("WARNING", "torch")
+    (finished,) = net.train()
+    (line,) = [r.getMessage() for r in caplog.records if "not compiled" in r.getMessage()]
+    assert "no C compiler here" in line
+    assert "\n" not in line
+    assert net.compile_s is None
+    assert finished.columns["train_loss"].tolist() == trained(task, samples).columns["train_loss"].tolist()
 
 
 MADE_UP = make_samples(train=64)

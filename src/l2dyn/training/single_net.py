@@ -4,6 +4,7 @@ The same interface as the batched ensemble, so that a job treats both alike; bat
 turn their convolutions into grouped ones, which are slow.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,8 +25,9 @@ from l2dyn.runs.records import COLUMNS
 from l2dyn.training.finished import Finished
 from l2dyn.training.inputs import Images, black, targets
 from l2dyn.training.order import DataOrder
-from l2dyn.training.precision import PARAMETER_DTYPES
+from l2dyn.training.precision import PARAMETER_DTYPES, PRODUCT_DTYPES
 
+log = logging.getLogger(__name__)
 STRETCH = 16  # steps between two looks at the clock
 EVALUATED_AT_ONCE = {"cpu": 128, "cuda": 2048}  # samples: what a CPU's caches hold, what fills a GPU
 
@@ -55,8 +57,11 @@ class SingleNet:
         )
         shape = input_shape(samples.spec.name, samples.spec.pool)
         self.net = build_net(spec.model, shape, samples.outputs, spec.init_seed).to(device, self.dtype)
+        self._train_net = torch.compile(self.net, dynamic=False) if device == "cuda" else self.net
+        self.compile_s: float | None = None  # seconds of compiling it, which wall_s leaves out
         parameters = list(self.net.parameters())
-        self.optimizer = torch.optim.SGD(parameters, lr=spec.lr, momentum=spec.momentum, weight_decay=spec.l2)
+        rates = {"lr": spec.lr, "momentum": spec.momentum, "weight_decay": spec.l2}
+        self.optimizer = torch.optim.SGD(parameters, **rates, fused=True)
         _assert_one_penalty(self.optimizer, parameters, spec.l2)
         self.auto_l2 = None
         if spec.auto_l2 is not None:
@@ -129,6 +134,8 @@ class SingleNet:
 
     def advance(self, steps: int) -> None:
         """Take that many steps; on a GPU they may still be under way."""
+        if self._train_net is not self.net and self.compile_s is None:
+            self._compile()
         spec = self.tasks[0].spec
         images, labels = self._train
         self.net.train()
@@ -138,7 +145,7 @@ class SingleNet:
             chosen = self.order.indices(self.step)
             chosen = slice(None) if chosen is None else chosen
             x, y = self.augment(_planes(images.take(chosen)), self._soft(labels[chosen]), self.step)
-            outputs = self.net(x)
+            outputs = self._outputs_of(self._train_net, x)
             loss = self._losses(outputs, y).mean()
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -146,6 +153,34 @@ class SingleNet:
             self.step += 1
             if self.auto_l2:
                 self._observe(outputs.detach(), y, loss.detach())
+
+    def _outputs_of(self, net: nn.Module, x: Tensor) -> Tensor:
+        """The net's outputs in the parameters' dtype; its products of bfloat16 copies where the precision says so."""
+        product_dtype = PRODUCT_DTYPES.get(self.tasks[0].spec.precision)
+        with torch.autocast(self.device, product_dtype, enabled=product_dtype is not None):
+            return net(x).to(self.dtype)
+
+    def _compile(self) -> None:
+        """Compile the net for training by a step that changes nothing; without a compiler, train it as it is."""
+        started = time.monotonic()
+        x = _planes(self._train[0].take(slice(self.tasks[0].spec.batch or None)))
+        kept = {name: buffer.clone() for name, buffer in self.net.named_buffers()}  # running statistics
+        self.net.train()
+        try:
+            self._outputs_of(self._train_net, x).sum().backward()
+        except Exception as error:  # whatever the compiler lacks, the run can do without
+            log.warning("l2dyn: the net is not compiled: %s", " ".join(str(error).split())[:200])
+            self._train_net = self.net
+            return
+        finally:
+            self.optimizer.zero_grad(set_to_none=True)
+            for name, buffer in self.net.named_buffers():
+                buffer.copy_(kept[name])
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        self.compile_s = time.monotonic() - started
+        self.wall_s -= self.compile_s
+        log.info("compiled in %.0f s", self.compile_s)
 
     def _observe(self, outputs: Tensor, y: Tensor, loss: Tensor) -> None:
         """Add to AutoL2's measurement, and hand it over at the end of each interval: the only wait for the device."""
@@ -204,7 +239,7 @@ class SingleNet:
         for first in range(0, len(parts), at_once):
             chosen = torch.cat(parts[first : first + at_once])
             y = self._soft(labels[chosen])
-            outputs = self.net(_planes(images.take(chosen)))
+            outputs = self._outputs_of(self.net, _planes(images.take(chosen)))
             sums = (self._losses(outputs, y).to(torch.float64).sum(), _wrong(outputs, y).to(torch.float64).sum())
             total += torch.stack(sums)
         return total / limit
