@@ -24,7 +24,7 @@ from l2dyn.runs.cost import (
 )
 from l2dyn.runs.datasets import DATASETS
 from l2dyn.runs.plan import Task, batches
-from l2dyn.runs.spec import FullyConnectedSpec
+from l2dyn.runs.spec import DataSpec, FullyConnectedSpec
 from l2dyn.training.devices import chosen_device, limit_threads, taken_device
 from l2dyn.training.ensemble import Ensemble
 from l2dyn.training.precision import products_in
@@ -84,7 +84,7 @@ def _line(sizes: list[int], seconds: list[float]) -> tuple[float, float]:
 def _of_members(tasks: list[Task], device: str) -> tuple[float, float]:
     """Seconds of a step, and of an evaluation for each sample, of a batch of these runs on made-up data."""
     build = Ensemble if isinstance(tasks[0].spec.model, FullyConnectedSpec) else SingleNet
-    trainer = build(tasks, _noise(tasks[0]), device)
+    trainer = build(tasks, random_samples(tasks[0].spec.data), device)
     step = _seconds(lambda: trainer.advance(STEPS), device) / STEPS
     evaluation = _seconds(lambda: trainer.measure().cpu(), device)
     return step, evaluation / evaluated_samples(tasks[0])
@@ -102,9 +102,9 @@ def _seconds(run: Callable, device: str) -> float:
     return elapsed / calls
 
 
-def _noise(task: Task) -> Samples:
-    """Random images and labels in the shapes of the run's data."""
-    spec, info = task.spec.data, DATASETS[task.spec.data.name]
+def random_samples(spec: DataSpec) -> Samples:
+    """Random images and labels in the shapes of a run's data."""
+    info = DATASETS[spec.name]
     generator = np.random.default_rng(0)
 
     def split(count: int) -> tuple[np.ndarray, np.ndarray]:
