@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.integrate import solve_ivp
 
-from l2dyn.theory import mode_evolution, mode_residual, mode_residual_response, mode_response
+from l2dyn.theory import (
+    late_time_response,
+    mode_evolution,
+    mode_quotients,
+    mode_residual,
+    mode_residual_response,
+    mode_response,
+)
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -122,6 +129,54 @@ def test_late_time_function_of_the_remaining_kernel():
 
 EIGENVALUES = np.array([0.0, 1e-9, 0.3, 20.0, 1e7])
 TIMES = np.array([[1e-7], [0.01], [1.0], [30.0]])
+
+
+@pytest.mark.parametrize("k", [1.05, 1.5, 2.0, 3.0])
+def test_late_time_response_is_the_incomplete_gamma_function(k):
+    """w^b e^w Γ(1-b, w) by mpmath, relatively, over 200 decades of w; and what mode_evolution tends to."""
+    w = np.array([1e-200, 1e-100, 1e-8, 0.01, 0.7, 1.0, 3.0, 50.0, 1e4, 1e12])
+    with mp.workdps(50):
+        b = mp.mpf(k) / (2 * (mp.mpf(k) - 1))
+        expected = [float(mp.mpf(v) ** b * mp.exp(mp.mpf(v)) * mp.gammainc(1 - b, mp.mpf(v))) for v in w]
+    assert_allclose(late_time_response(w, k), expected, rtol=1e-9)
+    t, l2 = 40.0, 0.1
+    left = 5.0 * np.exp(-2 * (k - 1) * l2 * t) / (2 * (k - 1) * l2)
+    assert_allclose(mode_evolution(t, 5.0, l2, k, 1.7, initial=-3.0), 1.7 * late_time_response(left, k), rtol=1e-6)
+
+
+def test_late_time_response_limits():
+    assert_allclose(late_time_response([0.0, np.finfo(float).max], 2.5), [0.0, 1.0], rtol=1e-14)
+    assert late_time_response(np.ones((2, 1)), [1.5, 2.0, 3.0]).shape == (2, 3)
+    with pytest.raises(ValueError, match="k must be above 1"):
+        late_time_response(1.0, 1.0)
+    with pytest.raises(ValueError, match="w must not be negative"):
+        late_time_response(-1.0, 2.0)
+
+
+@settings(max_examples=60)
+@given(
+    t=st.floats(0, 100),
+    eigenvalue=st.floats(1e-6, 1e6) | st.just(0.0),
+    l2=st.floats(0, 1.0),
+    k=st.floats(0, 5),
+    start=st.floats(-3, 3),
+)
+def test_quotients_are_those_of_the_evolution(t, eigenvalue, l2, k, start):
+    of_initial, of_target = mode_quotients(t, eigenvalue, l2, k)
+    assert np.isfinite([of_initial, of_target]).all()
+    with np.errstate(under="ignore"):
+        moved = mode_evolution(t, eigenvalue, l2, k, 2.0, start) - np.exp(-k * l2 * t) * start
+        assert_allclose(eigenvalue * (of_initial * start + of_target * 2.0), moved, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("k", [0.0, 0.5, 1.0, 2.0, 3.3])
+def test_quotients_have_a_limit_at_eigenvalue_0(k):
+    t, l2 = 3.0, 0.4
+    small, zero = mode_quotients(t, 1e-7, l2, k), mode_quotients(t, 0.0, l2, k)
+    assert_allclose(small, zero, rtol=1e-5)
+    with np.errstate(all="ignore"):
+        tiny = mode_quotients(t, 1e-290, l2, k)
+    assert_allclose(tiny, zero, rtol=1e-12)
 
 
 @pytest.mark.parametrize("k", [0, 0.5, 1, 2, 3])

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+ROUNDING = 1e-10  # a kernel matrix may have negative eigenvalues down to this fraction of its largest one
+
 
 def finite(name, value, nonnegative=False):
     """Return `value` as a float64 array; ValueError naming `name` if it is not finite (or is negative)."""
@@ -33,3 +35,18 @@ def symmetric(name, value, size):
     if abs(matrix - matrix.T).max() > 1e-8 * abs(matrix).max():
         raise ValueError(f"{name} must be symmetric")
     return matrix
+
+
+def number(name, value):
+    """Return `value` as one finite float that is not negative; ValueError naming `name`."""
+    array = finite(name, value, nonnegative=True)
+    if array.ndim != 0:
+        raise ValueError(f"{name} must be one number, but has shape {array.shape}")
+    return float(array)
+
+
+def positive_eigenvalues(name, values, what="eigenvalue"):
+    """Clip to 0 what rounding made negative, down to -1e-10 of the largest; ValueError for more."""
+    if values.min() < -ROUNDING * max(values.max(), 0.0):
+        raise ValueError(f"{name} must be positive semi-definite, but has the {what} {values.min()}")
+    return np.maximum(values, 0.0)

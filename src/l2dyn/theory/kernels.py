@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from l2dyn.theory._checks import finite, symmetric
+from l2dyn.theory._checks import finite, number, positive_eigenvalues, symmetric
 from l2dyn.theory.modes import mode_residual_response
 
-_ROUNDING = 1e-10  # a kernel matrix may have negative eigenvalues down to this fraction of its largest one
+_BLOCK = 2**24  # numbers of a temporary array: a large kernel is evaluated in blocks of rows
 
 
 def relu_ntk(x1, x2, hidden_layers=1, weight_std=1.0):
@@ -42,8 +42,18 @@ def relu_ntk(x1, x2, hidden_layers=1, weight_std=1.0):
 
     variance = float(weight_std) ** 2
     norm1, norm2 = np.linalg.norm(x1, axis=1), np.linalg.norm(x2, axis=1)
-    scale = variance * (norm1[:, None] / x1.shape[1]) * norm2  # sqrt(K(x, x) K(x', x')) of the current layer
-    angle = _angles(_unit_rows(x1, norm1), _unit_rows(x2, norm2))
+    unit1, unit2 = _unit_rows(x1, norm1), _unit_rows(x2, norm2)
+    nngp, ntk = np.empty((2, len(x1), len(x2)))
+    rows = max(1, _BLOCK // max(len(x2), x1.shape[1]))
+    for first in range(0, len(x1), rows):
+        part = slice(first, first + rows)
+        scale = variance * (norm1[part, None] / x1.shape[1]) * norm2  # √(K(x, x) K(x', x')) of the current layer
+        nngp[part], ntk[part] = _relu_layers(scale, _angles(unit1[part], unit2), hidden_layers, variance)
+    return nngp, ntk
+
+
+def _relu_layers(scale, angle, hidden_layers, variance):
+    """NNGP and NTK after the ReLU layers, from the inputs' angles."""
     ntk = scale * np.cos(angle)
     for _ in range(hidden_layers):
         relu = (np.sin(angle) + (np.pi - angle) * np.cos(angle)) / (2 * np.pi)
@@ -80,15 +90,12 @@ def mean_loss(t, kernel, labels, l2, k, initial_covariance=None):
     [0.5    0.0014 0.4902]
     """
     t, labels = finite("t", t, nonnegative=True), finite("labels", labels)
-    l2, k = finite("l2", l2, nonnegative=True), finite("k", k, nonnegative=True)
-    for name, value in (("l2", l2), ("k", k)):
-        if value.ndim != 0:
-            raise ValueError(f"{name} must be one number, but has shape {value.shape}")
+    l2, k = number("l2", l2), number("k", k)
     if labels.ndim != 1 or labels.size == 0:
         raise ValueError(f"labels must have shape [samples], but has shape {labels.shape}")
     count = len(labels)
     eigenvalues, modes = np.linalg.eigh(symmetric("kernel", kernel, count))
-    eigenvalues = _without_rounding("kernel", "eigenvalue", eigenvalues)
+    eigenvalues = positive_eigenvalues("kernel", eigenvalues)
 
     # Dividing by N turns the eigenvalues of the summed loss into those of the mean loss.
     initial_factor, target_factor = mode_residual_response(t[..., None], eigenvalues / count, l2, k)
@@ -97,15 +104,8 @@ def mean_loss(t, kernel, labels, l2, k, initial_covariance=None):
         if initial_covariance is not None:
             covariance = symmetric("initial_covariance", initial_covariance, count)
             variances = np.einsum("ia,ij,ja->a", modes, covariance, modes, optimize=True)
-            residuals += initial_factor**2 * _without_rounding("initial_covariance", "variance", variances)
+            residuals += initial_factor**2 * positive_eigenvalues("initial_covariance", variances, "variance")
         return residuals.sum(axis=-1) / (2 * count)
-
-
-def _without_rounding(name, what, values):
-    """Clip to 0 what rounding made negative; ValueError for more."""
-    if values.min() < -_ROUNDING * max(values.max(), 0.0):
-        raise ValueError(f"{name} must be positive semi-definite, but has the {what} {values.min()}")
-    return np.maximum(values, 0.0)
 
 
 def _unit_rows(x, norms):

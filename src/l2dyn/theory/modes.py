@@ -111,6 +111,60 @@ def mode_residual_response(t, eigenvalue, l2, k):
     return decay, -(decay + shortfall)
 
 
+def mode_quotients(t, eigenvalue, l2, k):
+    """The factors of (f(t) - e^{-kλt} f(0)) / γ = initial_factor · f(0) + target_factor · y, also where γ is 0.
+
+    They carry a mode of equation (3) to points off the training set (`evolve`). Arguments, units and errors are those
+    of `mode_evolution`; both have the unit of 1/γ, and the common shape of the arguments.
+
+    >>> initial_factor, target_factor = mode_quotients(t=2.0, eigenvalue=[0.0, 1e-30], l2=0.0, k=2)
+    >>> print(initial_factor, target_factor)  # -t and t
+    [-2. -2.] [2. 2.]
+    """
+    arguments = [
+        finite(n, v, nonnegative=True) for n, v in (("t", t), ("eigenvalue", eigenvalue), ("l2", l2), ("k", k))
+    ]
+    _, target_factor = mode_response(t, eigenvalue, l2, k)
+    t, eigenvalue, l2, k = np.broadcast_arrays(*arguments)
+    with np.errstate(all="ignore"):  # what overflows here stands in branches that are not taken
+        z, s = 2 * (k - 1) * l2 * t, l2 * t
+        known = eigenvalue * t > 1e-200  # T keeps its relative accuracy down to there
+        safe = np.where(known, eigenvalue, 1.0)
+        of_target = np.where(known, target_factor / safe, t * np.exp(-z) * _mean_exponential((k - 2) * s))
+        elapsed = t * _mean_exponential(-z)  # ∫ of e^{-2(k-1)λt'} up to t
+        depth = eigenvalue * elapsed
+        of_initial = np.where(depth > 1.0, -np.expm1(-depth) / safe, elapsed * _mean_exponential(-depth))
+        return -np.exp(-k * s) * of_initial, of_target
+
+
+def late_time_response(w, k):
+    """H(w) = w^b e^w Γ(1-b, w), b = k/(2(k-1)): at late times f(t) = y·H(w), w = γ(t)/(2(k-1)λ), whatever f(0) was.
+
+    w: what is left of the kernel, from 0 on, any shape; k: above 1, broadcast against w. H rises from 0 to 1; for small
+    w it falls as w^b for k > 2, w log(1/w) for k = 2 and w for k < 2, which are the late decays of f.
+    Raises ValueError for a negative w, or k of 1 or less.
+
+    >>> print(late_time_response([0.0, 0.1, 1.0, 100.0], k=2).round(4))
+    [0.     0.2015 0.5963 0.9902]
+    """
+    w, k = finite("w", w, nonnegative=True), finite("k", k)
+    if (k <= 1).any():
+        raise ValueError(f"k must be above 1, but its smallest value is {k.min()}")
+    broadcast_shape(w=w, k=k)
+    # The mode that has P of its kernel behind it and w before it, in units of 2(k-1)λ; e^{-P} no longer counts.
+    before = 60.0
+    rate = 2 * (k - 1)
+    smallest = np.clip(w, 1e-300, 1e100)  # 1 to rounding, long before
+    t = np.log1p(before / smallest) / rate
+    _, target_factor = mode_response(t, rate * (smallest + before), 1.0, k)
+    return np.where(w > 0, target_factor, 0.0)
+
+
+def _mean_exponential(x):
+    """The mean of e^{xu} over u in [0, 1]: (e^x - 1)/x, 1 at x = 0."""
+    return np.where(x == 0, 1.0, np.expm1(x) / np.where(x == 0, 1.0, x))
+
+
 def _decay_and_integral(t, eigenvalue, l2, k, integral):
     """E and `integral` (T or D of the module docstring) on the broadcast arguments."""
     arguments = {
@@ -133,7 +187,8 @@ def _evaluate(t, eigenvalue, l2, k, integral):
     tiny = np.finfo(float).tiny
     s, x = l2 * t, eigenvalue * t
     z = 2 * (k - 1) * s  # the kernel changes by e^{-z} up to t
-    log_g = np.minimum(np.log(np.maximum(x, tiny)) - z, _LOG_MAX)  # log of γ(t) t
+    # log of γ(t) t; where γt = 0 so far down that no growth of the kernel (k < 1) makes anything of it
+    log_g = np.minimum(np.where(x > 0, np.log(np.maximum(x, tiny)) - z, -1e5), _LOG_MAX)
     z = np.where(z < 0, -1.0, 1.0) * np.maximum(abs(z), 1e-20)  # same to rounding, and no division by 0
     decay = np.exp(-k * s - _elapsed(1.0, log_g, z))
     return decay, integral(s, k, log_g, z) * (np.minimum(x / tiny, 1.0) if integral is _target else 1.0)

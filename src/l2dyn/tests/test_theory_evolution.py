@@ -1,0 +1,268 @@
+"""Functions off the training set, other losses, and their minima: against solvers, linear algebra and brute force."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.integrate import solve_ivp
+
+from l2dyn.theory import (
+    accuracy_maximum,
+    evolve,
+    integrate,
+    law_window,
+    loss_minimum,
+    mode_evolution,
+    power_law_spectrum,
+    relu_ntk,
+    spectrum_minima,
+)
+
+pytestmark = pytest.mark.filterwarnings("error")
+K = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0]
+
+
+@pytest.fixture
+def problem(rng):
+    """Kernels of 6 training and 4 test points, two outputs, and a function at the start."""
+    x, x_test = rng.standard_normal((6, 5)), rng.standard_normal((4, 5))
+    kernel, kernel_test = relu_ntk(x, x)[1], relu_ntk(x_test, x)[1]
+    y, start, start_test = (rng.standard_normal((n, 2)) for n in (6, 6, 4))
+    return kernel, kernel_test, y, start, start_test
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(5)
+
+
+def explicit(kernel, kernel_test, y, start, start_test, l2, k, t, gradient, scale):
+    """Equation (1) on all points at once, by an explicit integrator of high order."""
+    both = np.vstack([kernel, kernel_test])
+    shape = (len(both), y.shape[1])
+
+    def slope(time, state):
+        f = state.reshape(shape)
+        pull = both @ gradient(f[: len(y)], y)
+        return (-scale * np.exp(-2 * (k - 1) * l2 * time) * pull - k * l2 * f).ravel()
+
+    begin = np.vstack([start, start_test]).ravel()
+    solved = solve_ivp(slope, (0, t[-1]), begin, method="DOP853", t_eval=t, rtol=1e-11, atol=1e-13)
+    return solved.y.T.reshape(len(t), *shape)
+
+
+@pytest.mark.parametrize("k", K)
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_evolve_follows_equation_1(problem, k, reduction):
+    kernel, kernel_test, y, start, start_test = problem
+    t = np.array([0.0, 0.3, 2.0, 11.0])
+    scale = 1 / len(y) if reduction == "mean" else 1.0
+    expected = explicit(*problem, 0.1, k, t, lambda f, y: f - y, scale)
+    train, test = evolve(kernel, y, 0.1, k, t, kernel_test, start, start_test, reduction)
+    assert_allclose(np.concatenate([train, test], axis=1), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy", "callable"])
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_integrate_follows_equation_1_for_any_loss(problem, loss, reduction):
+    kernel, kernel_test, y, start, start_test = problem
+    if loss == "cross_entropy":
+        y = np.eye(2)[[0, 1, 1, 0, 1, 0]]
+
+    def softmax_gradient(f, y):
+        return np.exp(f) / np.exp(f).sum(axis=1, keepdims=True) - y
+
+    gradient = {
+        "mse": lambda f, y: f - y,
+        "cross_entropy": softmax_gradient,
+        "callable": lambda f, y: np.tanh(f - y),
+    }[loss]
+    t = np.array([0.0, 0.3, 2.0, 11.0])
+    scale = 1 / len(y) if reduction == "mean" else 1.0
+    expected = explicit(kernel, kernel_test, y, start, start_test, 0.1, 2.0, t, gradient, scale)
+    given = gradient if loss == "callable" else loss
+    train, test = integrate(kernel, y, given, 0.1, 2.0, t, kernel_test, start, start_test, reduction)
+    assert_allclose(np.concatenate([train, test], axis=1), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("k", K)
+def test_integrate_agrees_with_evolve_on_a_stiff_kernel(rng, k):
+    basis = np.linalg.qr(rng.standard_normal((8, 8)))[0]
+    kernel = (basis * np.geomspace(1e-6, 1e3, 8)) @ basis.T
+    kernel, y, t = (kernel + kernel.T) / 2, rng.standard_normal(8), np.geomspace(1e-3, 1e2 if k < 1 else 1e3, 7)
+    assert_allclose(integrate(kernel, y, "mse", 1e-2, k, t), evolve(kernel, y, 1e-2, k, t), atol=1e-5 * abs(y).max())
+
+
+def test_the_linear_model_ends_at_ridge_regression(problem):
+    kernel, kernel_test, y, start, start_test = problem
+    for reduction, penalty in (("sum", 0.3), ("mean", 0.3 * len(y))):
+        _, test = evolve(kernel, y, 0.3, 1, 1e3, kernel_test, start, start_test, reduction)
+        assert_allclose(test, kernel_test @ np.linalg.solve(kernel + penalty * np.eye(6), y), atol=1e-12)
+
+
+def test_without_l2_a_singular_kernel_interpolates_what_it_sees(problem):
+    """Two equal points with different labels: both get the mean, and nothing is divided by 0."""
+    kernel, kernel_test, y, *_ = problem
+    twice = np.ix_([0, 0, 1, 2], [0, 0, 1, 2])
+    train, test = evolve(kernel[twice], y[:4], 0.0, 2, 1e6, kernel_test[:, [0, 0, 1, 2]])
+    assert_allclose(train[:2], np.tile((y[0] + y[1]) / 2, (2, 1)), atol=1e-9)
+    once = evolve(kernel[:3, :3], np.array([(y[0] + y[1]) / 2, y[2], y[3]]), 0.0, 2, 1e6, kernel_test[:, :3])[1]
+    assert_allclose(test, once, atol=1e-6)
+
+
+@pytest.mark.parametrize("k", K)
+def test_evolve_starts_at_the_initial_function_and_takes_any_shape_of_times(problem, k):
+    kernel, kernel_test, y, start, start_test = problem
+    train, test = evolve(kernel, y, 0.2, k, 0.0, kernel_test, start, start_test)
+    assert_allclose(train, start, atol=1e-13)
+    assert_allclose(test, start_test, atol=1e-13)
+    t = np.array([[0.1, 1.0, 3.0], [7.0, 0.0, 2.0]])
+    whole = evolve(kernel, y[:, 0], 0.2, k, t, initial=start[:, 0])
+    assert whole.shape == (2, 3, 6)
+    for index in np.ndindex(2, 3):
+        alone = evolve(kernel, y[:, 0], 0.2, k, t[index], initial=start[:, 0])
+        assert_allclose(whole[index], alone, atol=1e-14)
+
+
+def test_on_the_training_set_evolve_is_mode_evolution(problem):
+    kernel, _, y, start, _ = problem
+    eigenvalues, modes = np.linalg.eigh(kernel)
+    components = mode_evolution(3.0, eigenvalues, 0.1, 2.5, modes.T @ y[:, 0], modes.T @ start[:, 0])
+    assert_allclose(evolve(kernel, y[:, 0], 0.1, 2.5, 3.0, initial=start[:, 0]), modes @ components, atol=1e-13)
+
+
+BAD = {
+    "kernel_train": (
+        np.diag([1.0, -1.0, 1, 1, 1, 1]),
+        np.ones((6, 5)),
+        np.triu(np.ones((6, 6))),
+        np.full((6, 6), np.nan),
+    ),
+    "y": (np.ones((6, 2, 1)), np.zeros(0), np.array([np.inf] * 6)),
+    "l2": (-0.1, [0.1, 0.2]),
+    "k": (-1.0, np.nan),
+    "t": (-1.0, np.nan),
+    "kernel_test": (np.ones((4, 5)), np.ones(6)),
+    "initial": (np.ones(5),),
+    "initial_test": (np.ones((3, 3)),),
+    "reduction": ("median", None),
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(n, v) for n, values in BAD.items() for v in values])
+def test_bad_arguments_are_named(problem, name, value):
+    kernel, kernel_test, y, start, start_test = problem
+    good = {"kernel_train": kernel, "y": y, "l2": 0.1, "k": 2, "t": 1.0, "kernel_test": kernel_test}
+    good |= {"initial": start, "initial_test": start_test, "reduction": "sum"}
+    with pytest.raises(ValueError, match=name):
+        evolve(**{**good, name: value})
+
+
+def test_integrate_names_what_it_does_not_take(problem):
+    kernel, _, y, *_ = problem
+    with pytest.raises(ValueError, match="loss must be"):
+        integrate(kernel, y, "hinge", 0.1, 2, [0.0, 1.0])
+    for t in (1.0, [1.0, 1.0], [2.0, 1.0]):
+        with pytest.raises(ValueError, match="t must be increasing"):
+            integrate(kernel, y, "mse", 0.1, 2, t)
+
+
+# --- minima ---------------------------------------------------------------------------------------
+
+
+def brute_minimum(eigenvalues, target, l2, k, initial=0.0):
+    """By printing the loss on a fine grid."""
+    t = np.geomspace(1e-4 / max(eigenvalues), 300 / l2, 200_001)
+    residual = sum(
+        (mode_evolution(t, g, l2, k, y, f0) - y) ** 2 for g, y, f0 in zip(eigenvalues, target, initial, strict=True)
+    )
+    best = residual.argmin()
+    return t[best], residual[best] / 2
+
+
+@pytest.mark.parametrize("k", [1.3, 2.0, 3.0])
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_loss_minimum_is_that_of_a_fine_grid(rng, k, scale):
+    eigenvalues, target = np.geomspace(1e-3, 10, 5), rng.standard_normal(5)
+    initial = scale * rng.standard_normal(5)
+    found = loss_minimum(eigenvalues, target, 1e-2, k, initial)
+    t, loss = brute_minimum(eigenvalues, target, 1e-2, k, initial)
+    assert_allclose(found.value, loss, rtol=1e-7)
+    assert_allclose(found.t, t, rtol=2e-3)
+    assert pytest.approx(1e-2 * found.t) == found.C
+    assert found.c(lr=0.5, steps_per_epoch=4) == pytest.approx(found.C / 2)
+
+
+def test_where_there_is_no_interior_minimum():
+    eigenvalues = [1.0, 0.1]
+    assert loss_minimum(eigenvalues, 1.0, 0.0, 2) is None  # no L2
+    assert loss_minimum(eigenvalues, 1.0, 0.1, 1) is None  # a linear model from 0 only comes down
+    assert loss_minimum([0.0], 1.0, 0.1, 2) is None
+    assert loss_minimum([1e-14], 1.0, 1.0, 2) is None  # never learned to speak of
+    overshooting = loss_minimum([1e-3, 0.0], 1.0, 0.1, 1, initial=[2.0, 0.0])
+    assert overshooting is not None  # a linear model from above passes y on its way down
+
+
+def test_a_single_mode_does_not_follow_the_law():
+    """|f - y|/y ≈ e^{-γt} + (2λ/γ) e^{2λt}, which is least where t = 2 log(γ/2λ)/γ: only a logarithm of λ."""
+    for l2 in (1e-3, 1e-5, 1e-7):
+        assert loss_minimum([1.0], [1.0], l2, 2).t == pytest.approx(2 * np.log(1 / (2 * l2)), rel=0.01)
+
+
+@pytest.mark.parametrize(("p", "constant"), [(0.25, 0.39), (0.5, 0.37), (1.0, 0.31), (1.5, 0.23)])
+def test_power_laws_follow_the_law_with_a_constant_of_their_own(p, constant):
+    """Section 5 of the paper's page: λ·t_min for k = 2 from f = 0, independent of λ over six decades."""
+    table = spectrum_minima(*power_law_spectrum(p), l2=np.geomspace(1e-10, 1e-4, 7), k=2)
+    assert_allclose(table["C"], constant, atol=0.007)
+    assert_allclose(table["slope"], -1, atol=0.02)
+    assert law_window(table["l2"], table["slope"]) == (table["l2"][0], table["l2"][-1])
+
+
+def test_the_law_ends_at_the_smallest_eigenvalue():
+    eigenvalues, weights = power_law_spectrum(0.5, smallest=1e-4, points=400)
+    l2 = np.geomspace(1e-8, 1e-1, 43)
+    table = spectrum_minima(eigenvalues, weights, l2, 2)
+    low, high = law_window(l2, table["slope"])
+    assert 1e-5 < low < 1e-3 < high
+    below = l2 < 1e-7
+    assert (table["slope"][below] > -0.5).all()  # only a logarithm is left
+    assert law_window(l2[below], table["slope"][below]) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"eigenvalues": [-1.0]}, "eigenvalues"),
+        ({"eigenvalues": 1.0, "target": 1.0}, "eigenvalues"),
+        ({"weights": [-1.0]}, "weights"),
+        ({"target": [1.0, 2.0], "eigenvalues": [1.0, 2.0, 3.0]}, "target"),
+        ({"l2": -1}, "l2"),
+        ({"k": -1}, "k"),
+        ({"initial": np.nan}, "initial"),
+    ],
+)
+def test_bad_spectra_are_named(change, name):
+    with pytest.raises(ValueError, match=name):
+        loss_minimum(**({"eigenvalues": [1.0], "target": [1.0], "l2": 0.1, "k": 2} | change))
+    with pytest.raises(ValueError, match="l2 must be increasing"):
+        spectrum_minima([1.0], [1.0], [0.2, 0.1], 2)
+    with pytest.raises(ValueError, match="needs p > 0"):
+        power_law_spectrum(0.5, smallest=2.0)
+
+
+def test_accuracy_maximum_reads_t_as_the_experiments_do(rng):
+    """Noisy labels: the accuracy rises, stays, and falls when f is all gone; found on the curve itself."""
+    x, x_test = rng.standard_normal((30, 4)), rng.standard_normal((200, 4))
+    y, y_test = np.sign(x[:, 0]), np.sign(x_test[:, 0])
+    y = np.where(rng.random(30) < 0.2, -y, y)
+    t = np.geomspace(1e-2, 1e3, 60)
+    kernels = relu_ntk(x, x)[1], relu_ntk(x_test, x)[1]
+    found = accuracy_maximum(kernels[0], y, kernels[1], y_test, 0.01, 2, t)
+    _, outputs = evolve(kernels[0], y, 0.01, 2, t, kernels[1])
+    curve = (np.sign(outputs) == y_test).mean(axis=1)
+    assert found.value == curve.max()
+    assert found.t == t[np.flatnonzero(curve >= curve.max() - 0.005)[0]]
+    one_hot = (np.stack([y == -1, y == 1], axis=1), np.stack([y_test == -1, y_test == 1], axis=1))
+    classes = accuracy_maximum(kernels[0], one_hot[0] * 1.0, kernels[1], one_hot[1] * 1.0, 0.01, 2, t)
+    assert classes.value == pytest.approx(found.value, abs=0.02)
+    with pytest.raises(ValueError, match="y_test must have shape"):
+        accuracy_maximum(kernels[0], y, kernels[1], y_test[:5], 0.01, 2, t)

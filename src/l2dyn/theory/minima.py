@@ -1,0 +1,149 @@
+"""When the loss is smallest and the test accuracy largest, in theory: t_min, c and the dimensionless C.
+
+The paper's law is t* = c/λ. In gradient-flow time the constant is C = λ·t; with t = η·S·epochs (S steps an epoch) it is
+c = λ·epochs = C/(η·S), claim C14 and section 3.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from l2dyn.theory._checks import broadcast_shape, finite, number
+from l2dyn.theory.evolution import evolve
+from l2dyn.theory.modes import mode_residual_response
+
+_POINTS = 600  # of the search over log t
+_FLAT = 1e-9  # a minimum must lie this far, relatively, below both ends
+
+
+@dataclass(frozen=True)
+class Extremum:
+    """A time of gradient flow and what is reached there."""
+
+    t: float  # learning rate times steps
+    value: float  # the loss, or the accuracy as a fraction
+    C: float  # λ·t, without dimension
+
+    def c(self, lr: float, steps_per_epoch: int) -> float:
+        """The constant λ·t* with t* in epochs, at this learning rate."""
+        return self.C / (lr * steps_per_epoch)
+
+
+def loss_minimum(eigenvalues, target, l2, k, initial=0.0, weights=1.0) -> Extremum | None:
+    """The interior minimum over time of the training loss Σ_a w_a ½ (f_a(t) - y_a)², equation (3) for every mode.
+
+    Args:
+        eigenvalues: of the NTK, [modes], for the loss summed over samples (divide by N for the mean).
+        target, initial: components y_a and f_a(0) along the modes, broadcast against the eigenvalues.
+        l2, k: λ and the degree of homogeneity, numbers.
+        weights: w_a, such as a quadrature of a density of modes, or 1/N for the mean.
+
+    Returns:
+        The minimum, or None where there is none between the start and the end: for λ = 0, for the linear model
+        from f(0) = 0, or where L2 wins from the start.
+
+    Raises:
+        ValueError: an argument is not finite, eigenvalues, l2, k or weights are negative, or shapes do not fit.
+
+    >>> found = loss_minimum([1.0], [1.0], l2=1e-3, k=2)
+    >>> print(round(found.t, 2), round(found.value, 8))  # a single mode: about 2 log(γ/2λ)/γ
+    12.52 2.09e-06
+    """
+    eigenvalues = finite("eigenvalues", eigenvalues, nonnegative=True)
+    target, initial = finite("target", target), finite("initial", initial)
+    weights = finite("weights", weights, nonnegative=True)
+    l2, k = number("l2", l2), number("k", k)
+    shape = broadcast_shape(eigenvalues=eigenvalues, target=target, initial=initial, weights=weights)
+    if len(shape) != 1 or shape[0] == 0:
+        raise ValueError(f"eigenvalues must have shape [modes], but the arguments broadcast to {shape}")
+    if l2 == 0 or eigenvalues.max() == 0:
+        return None
+
+    def losses(log_t) -> np.ndarray:
+        of_initial, of_target = mode_residual_response(np.exp(log_t)[..., None], eigenvalues, l2, k)
+        with np.errstate(under="ignore"):
+            return 0.5 * (weights * (of_initial * initial + of_target * target) ** 2).sum(axis=-1)
+
+    # From before anything moves to after everything is over: rates lie between the largest γ and k, 2(k-1) times λ.
+    slowest = l2 * min(1.0, max(k, 1e-3), max(2 * abs(k - 1), 1e-3))
+    low, high = np.log(1e-4 / (eigenvalues.max() + l2)), np.log(60.0 / slowest)
+    grid = np.linspace(low, high, _POINTS)
+    found = losses(grid)
+    best = int(found.argmin())
+    ends = min(found[0], found[-1])
+    if best in (0, _POINTS - 1) or not found[best] < ends * (1 - _FLAT):
+        return None
+    # 1e-9 of the span: the loss is flat there, and closer says nothing
+    refined = minimize_scalar(
+        lambda s: float(losses(np.asarray(s))),
+        bounds=(grid[best - 1], grid[best + 1]),
+        method="bounded",
+        options={"xatol": 1e-9},
+    )
+    t = float(np.exp(refined.x))
+    return Extremum(t, float(refined.fun), l2 * t)
+
+
+def accuracy_maximum(
+    kernel_train, y, kernel_test, y_test, l2, k, t, initial=0.0, initial_test=0.0, reduction="sum", tolerance=0.005
+) -> Extremum:
+    """When the test accuracy over the times t first comes within `tolerance` of its largest value, and that value.
+
+    y_test: targets of the test points, [M] (signs) or [M, C] (the largest is the class); the others as for `evolve`.
+    It is how the experiments read t*. Raises ValueError as `evolve`, and for y_test of another shape.
+    """
+    t = finite("t", t, nonnegative=True)
+    _, outputs = evolve(kernel_train, y, l2, k, t, kernel_test, initial, initial_test, reduction)
+    y_test = finite("y_test", y_test)
+    if y_test.shape != outputs.shape[t.ndim :]:
+        raise ValueError(f"y_test must have shape {outputs.shape[t.ndim :]}, but has shape {y_test.shape}")
+    if y_test.ndim == 1:
+        right = np.sign(outputs) == np.sign(y_test)
+    else:
+        right = outputs.argmax(axis=-1) == y_test.argmax(axis=-1)
+    accuracy = right.mean(axis=-1)
+    first = int(np.argmax(accuracy >= accuracy.max() - tolerance))
+    return Extremum(float(t[first]), float(accuracy.max()), l2 * float(t[first]))
+
+
+def power_law_spectrum(p, smallest=1e-16, largest=1.0, points=2000) -> tuple[np.ndarray, np.ndarray]:
+    """(eigenvalues, weights) of the spectrum y² dN ∝ γ^{p-1} dγ between two eigenvalues, spaced evenly in log γ.
+
+    Raises ValueError where p, smallest or largest is not positive, or they are not in order.
+    """
+    p = number("p", p)
+    if not 0 < number("smallest", smallest) < number("largest", largest) or p == 0:
+        raise ValueError(f"needs p > 0 and 0 < smallest < largest, not {p}, {smallest}, {largest}")
+    eigenvalues = np.geomspace(smallest, largest, points)
+    weights = eigenvalues**p
+    weights[[0, -1]] /= 2  # the trapezoid rule
+    return eigenvalues, weights / weights.sum()
+
+
+def spectrum_minima(eigenvalues, weights, l2, k, initial=0.0) -> dict[str, np.ndarray]:
+    """λ·t_min against λ for one spectrum: columns l2, t, C and slope, d log t_min / d log λ between neighbours.
+
+    l2: increasing coefficients [n]. Where there is no interior minimum, t, C and slope are nan. The paper's law t ∝ 1/λ
+    is slope -1 (claim C14). Raises ValueError as `loss_minimum`, and for l2 that do not increase.
+    """
+    l2 = finite("l2", l2, nonnegative=True)
+    if l2.ndim != 1 or len(l2) < 2 or (np.diff(l2) <= 0).any() or l2[0] == 0:
+        raise ValueError("l2 must be increasing positive coefficients of shape [n], n at least 2")
+    found = [loss_minimum(eigenvalues, 1.0, value, k, initial, weights) for value in l2]
+    t = np.array([minimum.t if minimum else np.nan for minimum in found])
+    return {"l2": l2, "t": t, "C": l2 * t, "slope": np.gradient(np.log(t), np.log(l2))}
+
+
+def law_window(l2, slope, tolerance=0.1) -> tuple[float, float] | None:
+    """The longest range of λ in which slope is within `tolerance` of -1, the paper's law; None where it never is."""
+    l2, slope = finite("l2", l2), np.asarray(slope, dtype=float)
+    holds = np.abs(slope + 1) <= tolerance  # nan never holds
+    best, start = (0.0, None), None
+    for i, good in enumerate([*holds, False]):
+        if good and start is None:
+            start = i
+        elif not good and start is not None:
+            best = max(best, (np.log(l2[i - 1] / l2[start]), (float(l2[start]), float(l2[i - 1]))), key=lambda b: b[0])
+            start = None
+    return best[1]
