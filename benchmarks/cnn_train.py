@@ -4,7 +4,7 @@
     python benchmarks/cnn_train.py --device cuda      # GPU: img/s at the gpu scale's size
 
 On a CPU both sides train every run of `fig3-plain-budget` and `fig3-norm-budget`, two processes at a time with one
-thread each: ours as two slices of `l2dyn train`, the baseline as one process per run (`baseline_run` below), with
+thread each: ours as slices of `l2dyn train`, the baseline as one process per run (`baseline_run` below), with
 `nn.Sequential`, `DataLoader(shuffle=True)`, `torch.optim.SGD(weight_decay=λ)` and an evaluation at the same epochs.
 """
 
@@ -34,8 +34,7 @@ def baseline_net(model, shape: tuple[int, int, int], outputs: int):
         layers += [nn.MaxPool2d(model.pool, model.pool_stride)]
         fan_in = valid
     dense = [nn.Flatten(), nn.LazyLinear(model.dense), *activation(nn.BatchNorm1d(model.dense))]
-    net = nn.Sequential(*layers, *dense, nn.Linear(model.dense, outputs))
-    return net
+    return nn.Sequential(*layers, *dense, nn.Linear(model.dense, outputs))
 
 
 def baseline_loop(spec, x_train, y_train, device: str, workers: int):
@@ -47,6 +46,10 @@ def baseline_loop(spec, x_train, y_train, device: str, workers: int):
     height, width, channels = x_train.shape[2], x_train.shape[3], x_train.shape[1]
     net = baseline_net(spec.model, (height, width, channels), 10).to(device)
     net(x_train[:2].to(device))  # gives the lazy layer its size
+    for module in net:
+        if isinstance(module, nn.Conv2d | nn.Linear):  # PyTorch's own start does not train at this η
+            nn.init.kaiming_normal_(module.weight)
+            nn.init.zeros_(module.bias)
     loss_function = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(net.parameters(), spec.lr, momentum=spec.momentum, weight_decay=spec.l2)
     how = {"num_workers": workers, "pin_memory": device == "cuda", "persistent_workers": workers > 0}
@@ -124,7 +127,9 @@ def whole_commands(options) -> tuple[list[dict], dict]:
             ours = [sys.executable, "-m", "l2dyn"]
             _run([*ours, "data", tasks[0].spec.data.name], environment)
             train = [*ours, "train", "--scale", options.scale, "--experiment", name, "--device", "cpu", "--no-reuse"]
-            ours_s, _ = _timed([[*train, "--slice", f"{i}/2"] for i in (1, 2)], environment)
+            ours_s, _ = _timed(
+                [[*train, "--slice", f"{i}/{options.slices}"] for i in range(1, options.slices + 1)], environment
+            )
             store = RunStore(results, reuse=False)
             records = [store.load(task.run_id) for task in plan.tasks(name)]
             commands = []
@@ -233,6 +238,7 @@ def main() -> None:
     parser = common.parser(__doc__.splitlines()[0], "about 3 minutes on 2 cores, and 1 on a GPU (the latter a guess)")
     parser.add_argument("--scale", default="quick", help="CPU: of the experiments")
     parser.add_argument("--experiments", nargs="+", default=EXPERIMENTS)
+    parser.add_argument("--slices", type=int, default=6, help="CPU: jobs of ours")
     parser.add_argument("--runs", type=int, help="CPU: only so many baseline runs, to see whether it works")
     parser.add_argument("--train", type=int, default=10000, help="GPU: images of an epoch")
     parser.add_argument("--batch", type=int, default=128, help="GPU: images of a step")

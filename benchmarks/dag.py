@@ -10,6 +10,7 @@ have it, and, more strictly, minus the time in training steps and evaluations, a
 import csv
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("--scale", default="quick")
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--targets", nargs="+", default=["figures"])
+    parser.add_argument("--keep", type=Path, help="a folder that gets the results and figures of the training call")
     parser.add_argument("--repeats", type=int, default=5, help="of the small calls")
     options = parser.parse_args()
     snakemake = [sys.executable, "-m", "snakemake", "--cores", str(options.cores), "--quiet", "all"]
@@ -66,6 +68,9 @@ def main() -> None:
         environment["PYTHONPATH"] = str(folder / "src")
         wall = seconds([*snakemake, *scale, *options.targets], folder, environment)
         results = folder / "results"
+        if options.keep:
+            shutil.copytree(results, options.keep / "results")
+            shutil.copytree(folder / "figures", options.keep / "figures")
         jobs = job_seconds(results / options.scale / "benchmarks")
         spent, trained = options.cores * wall, in_training(results)
 

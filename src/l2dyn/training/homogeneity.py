@@ -120,7 +120,7 @@ def _net(spec, samples: Samples, steps: int, seed: int, eps: float | None) -> tu
     if not steps:
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in net.named_parameters():
-            if name.rsplit(".", 1)[-1].startswith("bias"):
+            if "bias" in name:
                 parameter.data = parameter.data + 0.1 * torch.randn(parameter.shape, generator=generator).double()
     return net, inputs
 
