@@ -14,7 +14,7 @@ from pathlib import Path
 
 from l2dyn import __version__
 from l2dyn.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_OTHER, EXIT_STOPPED, UserError
-from l2dyn.runs.config import load_scale
+from l2dyn.runs.config import TheoryConfig, load_scale
 from l2dyn.runs.cost import NOMINAL_RATE, calibration_for, calibration_path, record_bytes, training_seconds
 from l2dyn.runs.datasets import DATASETS
 from l2dyn.runs.derived_l2 import derived_l2_path, write_derived_l2
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     summarize.add_argument("--output", type=Path, help="default: results/SCALE/EXPERIMENT/summary.csv")
 
     theory = command("theory", _theory, "write a table of theory curves")
-    theory.add_argument("curve", choices=["modes", "kernel"])
+    theory.add_argument("curve", choices=list(TheoryConfig.model_fields))
     theory.add_argument("--output", type=Path, help="default: results/SCALE/theory/CURVE.csv")
     theory.add_argument("--recorded", action="store_true", help="take a curve that needs data from paper_results/")
     theory.add_argument("--arrays", type=Path, help="prepared data (default: below the results folder)")

@@ -1,4 +1,4 @@
-"""Floor 2: the theory curves of figure 5 as tables, from a scale's configuration."""
+"""Floor 2: the theory curves of figures 5, S-spectrum and S-linear as tables, from a scale's configuration."""
 
 import csv
 import io
@@ -8,34 +8,47 @@ import numpy as np
 
 from l2dyn import data
 from l2dyn.errors import UserError
-from l2dyn.runs.config import ModesConfig, ScaleConfig
+from l2dyn.runs.config import ExperimentConfig, LinearConfig, ModesConfig, ScaleConfig
 from l2dyn.runs.dag import shipped_curve
 from l2dyn.runs.files import write_atomically
 from l2dyn.runs.plan import Plan
-from l2dyn.theory import mean_loss, mode_evolution, relu_ntk
+from l2dyn.theory import (
+    linear_net_flow,
+    mean_loss,
+    mode_evolution,
+    power_law_spectrum,
+    relu_ntk,
+    spectrum_minima,
+    two_layer_flow,
+)
 
 
 def write_curve(curve: str, plan: Plan, path: Path, arrays_path: Path | None = None, recorded: bool = False) -> None:
     """Write one table of theory curves as CSV.
 
-    "modes": f_a(t) of single modes (figures 5a, 5b). "kernel": the training loss of the infinitely wide net
-    (figure 5c), or with `recorded` the shipped table. Raises UserError when there is none.
+    "modes": f_a(t) of single modes (figures 5a, 5b). "kernel": the training loss of the infinitely wide net (figure
+    5c). "spectrum": t_min against λ (figure S-spectrum). "linear": deep linear nets (figure S-linear). With `recorded`
+    those that need data are the shipped tables. Raises UserError when there is none.
     """
     config = plan.scale
-    if curve == "modes":
-        table = modes_table(config.theory.modes)
-    elif not recorded:
-        table = kernel_table(config, arrays_path)
-    else:
+    if recorded and config.theory.experiment_of(curve):
         shipped = shipped_curve(plan.name, curve)
         if not shipped.exists():
             raise UserError(f"{shipped}: no recorded theory curve for scale {plan.name}; train=true computes it")
         write_atomically(path, shipped.read_bytes())
         return
+    if curve == "modes":
+        table = modes_table(config.theory.modes)
+    elif curve == "kernel":
+        table = kernel_table(config, arrays_path)
+    elif curve == "spectrum":
+        table = spectrum_table(config, arrays_path)
+    else:
+        table = linear_table(config.theory.linear)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(table)
-    writer.writerows(zip(*(values.tolist() for values in table.values()), strict=True))
+    writer.writerows(zip(*(list(values) for values in table.values()), strict=True))
     write_atomically(path, stream.getvalue().encode())
 
 
@@ -60,10 +73,7 @@ def kernel_table(config: ScaleConfig, arrays_path: Path | None = None) -> dict[s
     """
     section = config.theory.kernel
     experiment = config.experiments[section.experiment]
-    spec = experiment.data.spec()
-    samples = data.samples(spec, data.load(spec.name, arrays_path, config.data_dir))
-    x, y = data.inputs(spec, samples.train_images), data.parity(samples.train_labels)[:, 0]
-    nngp, ntk = relu_ntk(x, x, experiment.model.hidden_layers, experiment.model.weight_std)
+    nngp, ntk, y = _kernels(experiment, config.data_dir, arrays_path)
     lr, l2 = experiment.lr[0], experiment.l2[0]
     steps, _ = experiment.horizon.horizons()[-1].steps(lr, l2, 1)
     t = np.geomspace(lr, lr * steps, section.points)
@@ -73,3 +83,68 @@ def kernel_table(config: ScaleConfig, arrays_path: Path | None = None) -> dict[s
         "t": np.tile(t, len(section.k)),
         "loss": np.concatenate(losses),
     }
+
+
+def spectrum_table(config: ScaleConfig, arrays_path: Path | None = None) -> dict[str, np.ndarray]:
+    """Columns spectrum, k, l2, t, C, slope, smallest: λ·t_min of power laws, a single mode and the experiment's kernel.
+
+    f(0) = 0. t = η·steps for the mean over samples; `smallest`: the smallest eigenvalue of the spectrum above 1e-12 of
+    its largest, below which the law ends. C and slope are empty where the loss has no interior minimum.
+    """
+    section = config.theory.spectrum
+    spectra = {f"power {p:g}": power_law_spectrum(p, section.smallest) for p in section.powers}
+    spectra["single mode"] = (np.ones(1), np.ones(1))
+    _, ntk, y = _kernels(config.experiments[section.experiment], config.data_dir, arrays_path)
+    eigenvalues, modes = np.linalg.eigh(ntk / len(y))
+    spectra["kernel"] = (np.maximum(eigenvalues, 0.0), (modes.T @ y) ** 2 / len(y))
+    columns: dict[str, list] = {name: [] for name in ("spectrum", "k", "l2", "t", "C", "slope", "smallest")}
+    for name, (gammas, weights) in spectra.items():
+        found = spectrum_minima(gammas, weights, np.geomspace(*section.l2, section.points), section.k)
+        size = len(found["l2"])
+        columns["spectrum"] += [name] * size
+        columns["k"] += [section.k] * size
+        columns["smallest"] += [float(gammas[gammas > 1e-12 * gammas.max()].min())] * size
+        for key, values in found.items():
+            columns[key] += ["" if np.isnan(value) else float(value) for value in values]
+    return columns
+
+
+def linear_table(config: LinearConfig) -> dict[str, list]:
+    """Columns panel, layers, width, seed, l2, t, f, kernel: deep linear nets on one sample with target 1 (S-linear).
+
+    "flow": f and Θ of 2-layer nets by width, from f = 0 and Θ = 2, and at infinite width (width inf). "drawn": 3-layer
+    nets, every weight integrated, from N(0, 1). "phase": f at the end, for each width and λ.
+    """
+    t = np.concatenate([[0.0], np.geomspace(1e-2, config.t_l2 / config.l2, config.points)])
+    columns: dict[str, list] = {n: [] for n in ("panel", "layers", "width", "seed", "l2", "t", "f", "kernel")}
+
+    def add(panel: str, layers: int, width: float, seed, l2: float, t, f, kernel) -> None:
+        rows = zip(t, f, kernel, strict=True)
+        for time, value, theta in rows:
+            row = (panel, layers, width, seed, l2, float(time), float(value), float(theta))
+            for name, entry in zip(columns, row, strict=True):
+                columns[name].append(entry)
+
+    for width in (*config.widths, np.inf):
+        add("flow", 2, width, "", config.l2, t, *two_layer_flow(t, 1.0, config.l2, width))
+    infinite = mode_evolution(t, 3.0, config.l2, 3, 1.0)
+    add("drawn", 3, np.inf, "", config.l2, t, infinite, 3.0 * np.exp(-4 * config.l2 * t))
+    for width in config.drawn_widths:
+        for seed in config.seeds:
+            generator = np.random.default_rng([seed, width])
+            weights = [generator.standard_normal(shape) for shape in ((width, 1), (width, width), (1, width))]
+            add("drawn", 3, width, seed, config.l2, t, *linear_net_flow(weights, [1.0], 1.0, config.l2, t))
+    for width in config.phase_widths:
+        for ratio in np.geomspace(0.25, 4.0, 9):  # of (y/λ)² to the width
+            l2 = 1 / np.sqrt(ratio * width)
+            f, kernel = two_layer_flow([0.0, 200 / l2], 1.0, l2, width)
+            add("phase", 2, width, "", float(l2), [200 / l2], f[1:], kernel[1:])
+    return columns
+
+
+def _kernels(experiment: ExperimentConfig, data_dir: str | None, arrays_path: Path | None) -> tuple:
+    """(NNGP, NTK, targets) of the infinitely wide net on an experiment's training samples."""
+    spec = experiment.data.spec()
+    samples = data.samples(spec, data.load(spec.name, arrays_path, data_dir))
+    x, y = data.inputs(spec, samples.train_images), data.parity(samples.train_labels)[:, 0]
+    return *relu_ntk(x, x, experiment.model.hidden_layers, experiment.model.weight_std), y

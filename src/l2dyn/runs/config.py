@@ -282,6 +282,7 @@ class ExperimentConfig(Section):
     batch: NaturalNumber = 0
     loss: Literal["cross_entropy", "mse"] = "cross_entropy"
     precision: Literal["float32", "float64", "tf32", "bfloat16"] = "float32"
+    kernel_samples: NaturalNumber = 0
     auto_l2: AutoL2Config | None = None
     lr_schedule: ScheduleConfig | None = None
     augmentation: AugmentationConfig = AugmentationConfig()
@@ -303,6 +304,10 @@ class ExperimentConfig(Section):
                 raise ValueError("augmentation: for convolutional nets; the batched ensemble has none")
         if self.auto_l2 is not None and (self.derived or 0 in self.l2 or not self.horizon.fixed):
             raise ValueError("auto_l2: starts at a listed l2 > 0 and needs horizon.epochs or horizon.budgets")
+        if self.kernel_samples and (not isinstance(self.model, FullyConnectedConfig) or self.data.labels != "parity"):
+            raise ValueError("kernel_samples: for fully-connected nets with one output, labels: parity")
+        if self.kernel_samples > self.data.train:
+            raise ValueError(f"kernel_samples: more than the {self.data.train} training samples")
         if self.evaluation.train_samples > self.data.train:
             raise ValueError(f"evaluation.train_samples: more than the {self.data.train} training samples")
         if self.data.labels == "parity" and self.loss != "mse":
@@ -350,18 +355,47 @@ class KernelConfig(Section):
     points: Count = 400
 
 
+class SpectrumConfig(Section):
+    """Figure S-spectrum: λ·t_min against λ for power laws, a single mode and the kernel of an experiment's samples."""
+
+    experiment: Name
+    powers: Annotated[list[Positive], Field(min_length=1)] = [0.25, 0.5, 1.0, 1.5]
+    smallest: Positive = 1e-6  # eigenvalue of a power law, the largest being 1
+    l2: Annotated[list[Positive], Field(min_length=2, max_length=2)]  # from, to
+    points: Annotated[int, Field(ge=2)] = 41
+    k: Positive = 2.0
+
+
+class LinearConfig(Section):
+    """Figure S-linear: deep linear nets of finite width on one sample, target 1."""
+
+    l2: Positive
+    widths: Annotated[list[Count], Field(min_length=1)]
+    t_l2: Positive  # the curves run up to t = t_l2/λ
+    points: Annotated[int, Field(ge=2)] = 200
+    phase_widths: Annotated[list[Count], Field(min_length=2)]  # of the phase diagram, n against (y/λ)²
+    drawn_widths: Annotated[list[Count], Field(min_length=1)]  # of 3-layer nets, whose every weight is integrated
+    seeds: Annotated[list[NaturalNumber], Field(min_length=1)] = [0]
+
+
 class TheoryConfig(Section):
     """The theory curves."""
 
     modes: ModesConfig | None = None
     kernel: KernelConfig | None = None
+    spectrum: SpectrumConfig | None = None
+    linear: LinearConfig | None = None
+
+    def experiment_of(self, curve: str) -> str | None:
+        """The experiment on whose samples a curve depends, None if it needs no data."""
+        return getattr(getattr(self, curve), "experiment", None)
 
 
 class FigureConfig(Section):
     """What a figure is drawn from."""
 
     experiments: list[Name] = []
-    theory: list[Literal["modes", "kernel"]] = []
+    theory: list[Literal["modes", "kernel", "spectrum", "linear"]] = []
 
 
 class ScaleConfig(Section):
@@ -392,11 +426,14 @@ class ScaleConfig(Section):
         for name, experiment in self.experiments.items():
             if experiment.derived:
                 self._check_source(f"experiments.{name}.l2", experiment)
-        kernel = self.theory.kernel
-        if kernel is not None and kernel.experiment not in self.experiments:
-            raise ValueError(f"theory.kernel.experiment: no experiment {kernel.experiment!r} in this file")
-        if kernel is not None and self.experiments[kernel.experiment].derived:
-            raise ValueError(f"theory.kernel.experiment: {kernel.experiment} lists no l2 to draw the curves at")
+        for curve in TheoryConfig.model_fields:
+            name = self.theory.experiment_of(curve)
+            if name is None:
+                continue
+            if name not in self.experiments:
+                raise ValueError(f"theory.{curve}.experiment: no experiment {name!r} in this file")
+            if self.experiments[name].derived:
+                raise ValueError(f"theory.{curve}.experiment: {name} lists no l2 to draw the curves at")
         return self
 
     def _check_source(self, where: str, experiment: ExperimentConfig) -> None:

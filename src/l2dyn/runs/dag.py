@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from l2dyn.errors import UserError
-from l2dyn.runs.config import Overrides, load_scale, parse_overrides
+from l2dyn.runs.config import Overrides, TheoryConfig, load_scale, parse_overrides
 from l2dyn.runs.cost import calibration_for, training_seconds
 from l2dyn.runs.datasets import DATASETS
 from l2dyn.runs.derived_l2 import FILE
@@ -103,9 +103,8 @@ class Dag:
 
     def arrays_of_curve(self, curve: str) -> list[str]:
         """The prepared data file that a theory curve needs; none where it is taken from the shipped ones."""
-        if curve != "kernel" or not self.config.train:
-            return []
-        return [self.arrays_of_experiment(self.config.theory.kernel.experiment)]
+        experiment = self.config.theory.experiment_of(curve)
+        return [self.arrays_of_experiment(experiment)] if experiment and self.config.train else []
 
     def summary_key(self, experiment: str) -> str:
         """What a summary depends on besides its markers.
@@ -129,8 +128,8 @@ class Dag:
         """Hash of the configuration of a theory curve."""
         section = getattr(self.config.theory, curve)
         parts = [section.model_dump(), self.config.train]
-        if curve == "kernel":
-            parts.append(self.config.experiments[section.experiment].model_dump())
+        if experiment := self.config.theory.experiment_of(curve):
+            parts.append(self.config.experiments[experiment].model_dump())
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
 
     def figure_inputs(self, figure: str) -> dict[str, list[str]]:
@@ -180,7 +179,7 @@ class Dag:
         return {
             "experiment": "|".join(self.plan.experiments),
             "figure": "|".join(self.figures),
-            "curve": "modes|kernel",
+            "curve": "|".join(TheoryConfig.model_fields),
             "part": r"\d+",
             "parts": r"\d+",
             "key": r"[0-9a-f]+",

@@ -60,7 +60,8 @@ class Task:
         if not isinstance(spec.model, FullyConnectedSpec):
             return spec.run_id
         horizon_class = int(math.log(self.steps, 16))
-        return repr((spec.model, spec.data, spec.loss, spec.batch, spec.precision, spec.momentum > 0, horizon_class))
+        measured = (horizon_class, spec.kernel_samples)
+        return repr((spec.model, spec.data, spec.loss, spec.batch, spec.precision, spec.momentum > 0, *measured))
 
 
 def batches(tasks: Iterable[Task], begun: Callable[[Task], int] = lambda task: 0) -> list[list[Task]]:
@@ -209,6 +210,7 @@ class Plan:
             init_seed=seed,
             order_seed=seed,
             precision=config.precision,
+            kernel_samples=config.kernel_samples,
             auto_l2=config.auto_l2.spec() if config.auto_l2 else None,
             augmentation=config.augmentation.spec(),
             augmentation_seed=seed,

@@ -27,8 +27,14 @@ COLUMNS = (
     "test_accuracy",  # fraction
     "param_norm",  # ‖θ‖ over all parameters
 )
+KERNEL_NORM = "kernel_norm"  # ‖Θ‖, Frobenius, on the spec's kernel_samples
 FORMAT = 1
 _KEY = b"l2dyn"
+
+
+def columns_of(spec: RunSpec) -> tuple[str, ...]:
+    """The columns of a run's record."""
+    return (*COLUMNS, KERNEL_NORM) if spec.kernel_samples else COLUMNS
 
 
 class DamagedRecord(UserError):
@@ -42,7 +48,7 @@ class DamagedRecord(UserError):
 
 @dataclass(frozen=True)
 class Record:
-    """One trained run. `columns` maps each of COLUMNS to an array [evaluations]; `steps` were trained."""
+    """One trained run. `columns` maps each of columns_of(spec) to an array [evaluations]; `steps` were trained."""
 
     spec: RunSpec
     status: str  # "finished" or "diverged"

@@ -125,7 +125,9 @@ class RunSpec:
     value. lr_decay_epochs: epochs at which η is multiplied by lr_decay_factor. batch: samples a step, 0 for the full
     training set. loss: "cross_entropy" (softmax, mean over samples) or "mse" (mean over samples of half the squared
     distance, summed over outputs). precision: "float32", or "tf32" and "bfloat16" for products rounded by a GPU,
-    or "float64" for tests (l2dyn.training.precision). Raises ValueError for a batch that does not fit.
+    or "float64" for tests (l2dyn.training.precision). kernel_samples: on so many training samples, the first ones, the
+    norm of the neural tangent kernel is measured (fully-connected nets with one output). Raises ValueError for a batch
+    that does not fit.
     """
 
     model: ModelSpec
@@ -143,6 +145,7 @@ class RunSpec:
     lr_decay_factor: float = 0.2
     augmentation: AugmentationSpec = AugmentationSpec()
     augmentation_seed: int = 0
+    kernel_samples: int = 0
 
     def __post_init__(self):
         # what has no effect must not make another id for the same trajectory

@@ -102,7 +102,7 @@ def linear_net_flow(weights, x, y, l2, t) -> tuple[np.ndarray, np.ndarray]:
         return (y - f) * np.concatenate([g.ravel() for g in found]) - l2 * state
 
     start = np.concatenate([w.ravel() for w in matrices])
-    states = _solved(slope, start, t, 1e-12, method="LSODA").T
+    states = _solved(slope, start, t, 1e-12, method="DOP853").T
     along = [gradients(state) for state in states]
     return np.array([f for f, _ in along]), np.array([sum((g**2).sum() for g in found) for _, found in along])
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from l2dyn.data import Samples
+from l2dyn.nets.empirical_kernel import empirical_ntk
 from l2dyn.nets.fully_connected import (
     StackedFullyConnected,
     cross_entropy,
@@ -24,7 +25,7 @@ from l2dyn.nets.fully_connected import (
 )
 from l2dyn.runs.datasets import input_shape
 from l2dyn.runs.plan import Task
-from l2dyn.runs.records import COLUMNS
+from l2dyn.runs.records import columns_of
 from l2dyn.training.captured_steps import CapturedSteps
 from l2dyn.training.finished import Finished
 from l2dyn.training.inputs import Images, targets
@@ -147,7 +148,8 @@ class Ensemble:
         for key, held in (("parameters", self.net.trained), ("velocities", self.velocities)):
             stacked = [torch.stack(parts) for parts in zip(*(s[key] for s in states), strict=True)]
             self._put(held, stacked)
-        self.rows = [np.column_stack([r[name] for name in COLUMNS]).tolist() for r in rows]
+        names = columns_of(self.tasks[0].spec)
+        self.rows = [np.column_stack([r[name] for name in names]).tolist() for r in rows]
 
     def advance(self, steps: int) -> None:
         """Take that many steps; on a GPU they may still be under way."""
@@ -204,11 +206,18 @@ class Ensemble:
 
     @torch.no_grad()
     def measure(self) -> Tensor:
-        """Training loss and error, test loss and accuracy, and ‖θ‖ of each member as it is: [E, 5] float64."""
+        """Training loss and error, test loss and accuracy, and ‖θ‖ of each member as it is: [E, 5] float64.
+
+        With kernel_samples ‖Θ‖ is a sixth.
+        """
         self.net.materialize()
         train_loss, train_error = self._measure_on(*self._train)
         test_loss, test_error = self._measure_on(*self._test)
-        return torch.stack([train_loss, train_error, test_loss, 1.0 - test_error, self.net.norms()], dim=1)
+        measures = [train_loss, train_error, test_loss, 1.0 - test_error, self.net.norms()]
+        if count := self.tasks[0].spec.kernel_samples:
+            kernel = empirical_ntk(self.net, self._train[0].take(slice(count)).flatten(-3))
+            measures.append(kernel.to(torch.float64).norm(dim=(1, 2)))
+        return torch.stack(measures, dim=1)
 
     def _evaluate(self) -> Iterator[Finished]:
         """Measure every member and let those go that have finished or diverged."""

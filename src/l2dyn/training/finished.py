@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from l2dyn.runs.plan import Task
-from l2dyn.runs.records import COLUMNS
+from l2dyn.runs.records import columns_of
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,9 @@ class Finished:
 
     @classmethod
     def from_rows(cls, task: Task, status: str, steps: int, rows: list[list[float]], wall_s: float, state: dict):
-        """From rows in the order of COLUMNS."""
-        table = np.array(rows, dtype=np.float64).reshape(-1, len(COLUMNS))
-        columns = {name: table[:, i].copy() for i, name in enumerate(COLUMNS)}
+        """From rows in the order of columns_of(task.spec)."""
+        names = columns_of(task.spec)
+        table = np.array(rows, dtype=np.float64).reshape(-1, len(names))
+        columns = {name: table[:, i].copy() for i, name in enumerate(names)}
         columns["step"] = columns["step"].astype(np.int64)
         return cls(task, status, steps, columns, wall_s, state)

@@ -61,7 +61,7 @@ class SingleNet:
         self.compile_s: float | None = None  # seconds of compiling it, which wall_s leaves out
         parameters = list(self.net.parameters())
         rates = {"lr": spec.lr, "momentum": spec.momentum, "weight_decay": spec.l2}
-        self.optimizer = torch.optim.SGD(parameters, **rates, fused=True)
+        self.optimizer = torch.optim.SGD(parameters, **rates, fused=True if device == "cuda" else None)
         _assert_one_penalty(self.optimizer, parameters, spec.l2)
         self.auto_l2 = None
         if spec.auto_l2 is not None:

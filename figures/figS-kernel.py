@@ -1,0 +1,72 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Figure S-kernel: does the kernel decay as equation 2 says?
+#
+# Gradient descent on 2-layer nets of growing width (k = 2), as in figure 5c.
+#
+# - **a** the norm of the kernel of finite nets, against |Θ_t| = e^(-2(k-1)λt) |Θ_0| (claim C20);
+# - **b** the training loss of the same nets, against theory. t = η·steps.
+
+# %%
+
+import numpy as np
+
+from l2dyn.plotting import style
+from l2dyn.plotting.job import FigureJob
+
+job = FigureJob.start("figS-kernel", globals().get("snakemake"))
+names = job.config.figures["figS-kernel"].experiments
+loss = job.curve("kernel")
+figure, (ax_kernel, ax_loss) = style.panels(2)
+
+# %%
+experiments = {name: job.config.experiments[name] for name in names}
+colors = style.learning_rate_colors(sorted({e.model.width for e in experiments.values()}))
+summaries = []
+for name, experiment in experiments.items():
+    summary = job.summary(name)
+    summaries.append(summary)
+    label = f"width {experiment.model.width}"
+    for row in summary[summary["status"].isin(["finished", "short"])].itertuples():
+        columns = job.record(row.run_id).prefix(row.horizon_steps)
+        t = row.lr * columns["step"]
+        norm = columns["kernel_norm"] / columns["kernel_norm"][0]
+        look = {"color": colors[experiment.model.width], "linewidth": 0.8}
+        ax_kernel.plot(t, norm, label=label, **look)
+        ax_loss.plot(t[1:], columns["train_loss"][1:], **look)
+        job.plot("a", f"width={experiment.model.width} seed={row.seed}", t, norm, row.run_id)
+        job.plot("b", f"width={experiment.model.width} seed={row.seed}", t[1:], columns["train_loss"][1:], row.run_id)
+        label = None
+
+# %%
+l2 = experiment.l2[0]
+theory = loss[loss["k"] == 2.0]
+t = np.linspace(0, theory["t"].max(), 200)
+ax_kernel.plot(t, np.exp(-2 * l2 * t), color=style.NEUTRAL, linestyle="--", label=r"$e^{-2\lambda t}$")
+ax_loss.plot(theory["t"], theory["loss"], color=style.NEUTRAL, linestyle="--", label="theory, $k = 2$")
+job.plot("a", "theory", t, np.exp(-2 * l2 * t))
+job.plot("b", "theory", theory["t"], theory["loss"])
+ax_kernel.set(yscale="log", xlabel="gradient-flow time $t$", ylabel=r"$|\Theta_t| / |\Theta_0|$")
+ax_loss.set(xscale="log", yscale="log", xlabel="gradient-flow time $t$", ylabel="training loss", xlim=(1, t[-1]))
+style.mark_time(ax_loss, 1 / l2, r"$1/\lambda$")
+style.make_room(ax_loss, above=0.3)
+ax_kernel.legend()
+ax_loss.legend(loc="upper left")
+
+# %%
+note = (
+    f"{experiment.data.train} samples, even/odd labels, λ = {l2:g}; the kernel on {experiment.kernel_samples} of them"
+)
+style.small_print(figure, job.small_print(*summaries, note=note))
+job.finish(figure)
