@@ -52,7 +52,7 @@ for name, experiment in experiments.items():
 # %%
 l2 = experiment.l2[0]
 theory = loss[loss["k"] == 2.0]
-t = np.linspace(0, theory["t"].max(), 200)
+t = np.linspace(0, max(ax_kernel.get_xlim()[1], 1.0), 200)
 ax_kernel.plot(t, np.exp(-2 * l2 * t), color=style.NEUTRAL, linestyle="--", label=r"$e^{-2\lambda t}$")
 ax_loss.plot(theory["t"], theory["loss"], color=style.NEUTRAL, linestyle="--", label="theory, $k = 2$")
 job.plot("a", "theory", t, np.exp(-2 * l2 * t))

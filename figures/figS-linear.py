@@ -46,9 +46,9 @@ for ax, panel, name in ((ax_two, "a", "flow"), (ax_three, "b", "drawn")):
     l2 = rows["l2"].iloc[0]
     style.mark_time(ax, 1 / l2, r"$1/\lambda$")
     ax.set(
-        xscale="log", xlabel="gradient-flow time $t$", ylabel="$f(t)$", ylim=(-0.5 if name == "drawn" else -0.04, 1.8)
+        xscale="log", xlabel="gradient-flow time $t$", ylabel="$f(t)$", ylim=(-0.5 if name == "drawn" else -0.04, 2.7)
     )
-    ax.legend(loc="upper left", ncols=2, title=f"{rows['layers'].iloc[0]} layers")
+    ax.legend(loc="upper left", title=f"{rows['layers'].iloc[0]} layers")
 
 # %%
 phase = table[table["panel"] == "phase"].copy()
@@ -65,7 +65,8 @@ ax_phase.scatter(
 line = np.array([phase["ratio"].min(), phase["ratio"].max()])
 ax_phase.plot(line, line, color=style.NEUTRAL, linewidth=0.8, linestyle="--", label="$n = (y/\\lambda)^2$")
 ax_phase.set(xscale="log", yscale="log", xlabel="$(y/\\lambda)^2$", ylabel="width $n$")
-ax_phase.legend(loc="upper left")
+ax_phase.set_ylim(bottom=0.08)
+ax_phase.legend(loc="lower right")
 job.plot("c", "f at the end", phase["ratio"], phase["f"], width=list(phase["width"]))
 
 # %%

@@ -47,6 +47,7 @@ for ax in (ax_constant, ax_slope):
     ax.set(xscale="log", xlabel="$\\lambda$")
 ax_constant.set(yscale="log", ylabel="$\\lambda\\, t_{\\min}$")
 ax_slope.set(ylabel="$d\\,\\log t_{\\min} / d\\,\\log\\lambda$", ylim=(-1.45, 0.1))
+ax_constant.set_ylim(bottom=1e-11)
 ax_constant.legend(loc="lower right", ncols=2)
 
 # %%

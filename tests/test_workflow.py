@@ -28,6 +28,15 @@ def test_the_smoke_scale_gives_every_figure_and_its_numbers(finished):
     assert list((finished.path / "results" / "smoke" / "benchmarks").glob("train-*.tsv"))
 
 
+def test_the_supplement_is_drawn_too(finished):
+    for name, panels in {"figS-kernel": "ab", "figS-linear": "abc", "figS-spectrum": "ab"}.items():
+        assert (finished.path / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        table = list(csv.DictReader((finished.path / "results" / "smoke" / f"{name}.csv").open()))
+        assert {row["panel"] for row in table} == set(panels)
+    (record, *_) = summary(finished, "figS-kernel-narrow")
+    assert record["status"] == "finished"
+
+
 def test_fonts_are_embedded_as_truetype(finished):
     content = (finished.path / "figures" / "fig2.pdf").read_bytes()
     assert b"/Type3" not in content

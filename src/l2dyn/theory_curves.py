@@ -92,7 +92,7 @@ def spectrum_table(config: ScaleConfig, arrays_path: Path | None = None) -> dict
     its largest, below which the law ends. C and slope are empty where the loss has no interior minimum.
     """
     section = config.theory.spectrum
-    spectra = {f"power {p:g}": power_law_spectrum(p, section.smallest) for p in section.powers}
+    spectra = {f"power {p:g}": power_law_spectrum(p, section.smallest, points=600) for p in section.powers}
     spectra["single mode"] = (np.ones(1), np.ones(1))
     _, ntk, y = _kernels(config.experiments[section.experiment], config.data_dir, arrays_path)
     eigenvalues, modes = np.linalg.eigh(ntk / len(y))

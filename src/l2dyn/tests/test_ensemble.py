@@ -194,6 +194,33 @@ def test_divergence_is_recorded_and_stops_nobody():
     assert outcome[wild.run_id].steps > columns["step"][-1]
 
 
+def test_the_kernels_norm_is_measured_where_the_spec_says():
+    """Against autograd on the trained weights, beside runs with other horizons; and it changes nothing else."""
+    samples = make_samples(labels="parity", scaling="unit")
+    model = FullyConnectedSpec(hidden_layers=2, width=9, bias=False, parameterization="ntk", weight_std=1.0)
+    how = {"model": model, "loss": "mse", "lr": 0.2}
+    runs = [make_task(samples, steps=s, init_seed=i, kernel_samples=5, **how) for i, s in enumerate((60, 35))]
+    found = trained(runs, samples)
+    plain = make_task(samples, steps=60, **how)
+    assert plain.run_id != runs[0].run_id
+    columns, expected = found[runs[0].run_id].columns, trained([plain], samples)[plain.run_id].columns
+    for name, values in expected.items():
+        np.testing.assert_allclose(columns[name], values, rtol=1e-9, err_msg=name)
+
+    ensemble = Ensemble([plain], samples)
+    ensemble.advance(60)
+    ensemble.net.materialize()
+    weights = [w[0].T.clone().requires_grad_() for w in ensemble.net.weights]
+    hidden = torch.from_numpy(data.inputs(samples.spec, samples.train_images[:5]))
+    for layer, weight in enumerate(weights):
+        hidden = hidden @ weight.T * ensemble.net.multipliers[layer]
+        hidden = hidden.relu() if layer < 2 else hidden
+    rows = [torch.cat([g.flatten() for g in torch.autograd.grad(f, weights, retain_graph=True)]) for f in hidden[:, 0]]
+    gradients = torch.stack(rows)
+    norm = (gradients @ gradients.T).norm().item()
+    assert columns["kernel_norm"][-1] == pytest.approx(norm, rel=1e-9)
+
+
 def test_evaluations_may_wait_on_the_device():
     """As on a GPU, where the host asks for several evaluations at once: the same records."""
     samples = make_samples()
