@@ -8,7 +8,8 @@
 - the machine: the rate of plain `torch.mm` products, in as many processes at once.
 
 Prints a table and the differences in the best test accuracy, and writes every timing to a JSON file. Nothing is
-extrapolated and no timing is asserted. benchmarks/README.md says how to read it.
+extrapolated and no timing is asserted. benchmarks/README.md says how to read it. `fc_sweep.py --device cuda …` is
+`fc_steps.py --device cuda …`, which compares the steps alone.
 """
 
 import argparse
@@ -665,5 +666,9 @@ if __name__ == "__main__":
         baseline_run(*sys.argv[2:])
     elif sys.argv[1:2] == ["--rate-run"]:
         rate_run(*sys.argv[2:])
+    elif sys.argv[1:3] == ["--device", "cuda"]:  # there the steps are compared, in one process
+        import fc_steps
+
+        sys.exit(fc_steps.main())
     else:
         sys.exit(main(sys.argv[1:]))

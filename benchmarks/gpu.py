@@ -18,8 +18,8 @@ from l2dyn.errors import EXIT_STOPPED
 HERE = Path(__file__).parent
 ONCE = "--device cuda"
 PARTS = {  # name: guessed minutes, script and options
-    "fc-2048": (2, f"fc_steps.py {ONCE} --members 64 --width 2048"),
-    "fc-512": (1, f"fc_steps.py {ONCE} --members 64 --width 512"),
+    "fc-2048": (2, f"fc_sweep.py {ONCE} --members 64 --width 2048"),
+    "fc-512": (1, f"fc_sweep.py {ONCE} --members 64 --width 512"),
     "wrn-rates": (4, f"wrn_train.py {ONCE} --rates"),
     "cnn-rates": (3, f"cnn_train.py {ONCE}"),
     "precision": (4, f"precision.py {ONCE}"),

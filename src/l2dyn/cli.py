@@ -104,6 +104,12 @@ def _parser() -> argparse.ArgumentParser:
         "status", _status, "done, checkpointed, diverged and missing runs of each experiment; verifies every record"
     )
 
+    homogeneous = command(
+        "homogeneity", _homogeneity, "how nearly each kind of model is homogeneous (theorem 1), on digits", scale=False
+    )
+    homogeneous.add_argument("--output", type=Path, help="default: results/homogeneity.csv")
+    homogeneous.add_argument("--steps", type=int, default=300, help="of training (default: 300)")
+
     export = command("export", _export, "write finished runs into one bundle")
     export.add_argument("output", type=Path, help="the bundle, a .parquet file")
     export.add_argument("--experiment", action="append", help="only this one's runs (may be repeated)")
@@ -365,6 +371,29 @@ def _checkpointed(store: RunStore) -> set[str]:
         except (OSError, ValueError, KeyError):
             log.warning("l2dyn: %s: damaged checkpoint; training sets it aside", path)
     return begun
+
+
+def _homogeneity(arguments) -> int:
+    import csv
+    import io
+
+    from l2dyn import data
+    from l2dyn.runs.spec import DataSpec
+    from l2dyn.training.homogeneity import homogeneity_table
+
+    if arguments.steps < 1:
+        raise UserError(f"--steps {arguments.steps}: at least 1")
+    spec = DataSpec(name="digits", checksum=DATASETS["digits"].checksum, train=256, test=64, pool=2)
+    table = homogeneity_table(data.samples(spec, data.load("digits")), arguments.steps)
+    rows = list(zip(*table.values(), strict=True))
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([list(table), *rows])
+    path = arguments.output or results_folder() / "homogeneity.csv"
+    write_atomically(path, stream.getvalue().encode())
+    shown = [[f"{v:.3g}" if isinstance(v, float) else str(v) for v in row] for row in rows]
+    _print_table(list(table), shown)
+    log.info("%s written", path)
+    return EXIT_DONE
 
 
 def _export(arguments) -> int:

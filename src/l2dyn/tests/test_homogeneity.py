@@ -1,5 +1,6 @@
 """Euler's identity on the project's nets: against finite differences, and on nets whose degree is known."""
 
+import csv
 import math
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from l2dyn import data
+from l2dyn import cli, data
 from l2dyn.runs.datasets import DATASETS
 from l2dyn.runs.spec import DataSpec
 from l2dyn.training.homogeneity import homogeneity, homogeneity_table
@@ -36,6 +37,16 @@ def test_a_function_that_is_not_homogeneous():
 def test_a_function_that_is_zero_has_no_degree():
     with pytest.raises(ValueError, match="0 on all inputs"):
         homogeneity(lambda p, x: 0 * p["w"], {"w": torch.ones(1)}, torch.zeros(1))
+
+
+def test_the_command_writes_the_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("L2DYN_RESULTS", str(tmp_path))
+    assert cli.main(["homogeneity", "--steps", "2"]) == 0
+    rows = list(csv.DictReader((tmp_path / "homogeneity.csv").open()))
+    assert {row["training"] for row in rows} == {"before", "after"}
+    assert {row["theorem_1"] for row in rows} == {"True", "False"}
+    assert "Wide ResNet" in capsys.readouterr().out
+    assert cli.main(["homogeneity", "--steps", "0"]) == 2
 
 
 def test_the_models_of_the_project(tmp_path_factory):
