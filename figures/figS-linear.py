@@ -46,7 +46,7 @@ for ax, panel, name in ((ax_two, "a", "flow"), (ax_three, "b", "drawn")):
     l2 = rows["l2"].iloc[0]
     style.mark_time(ax, 1 / l2, r"$1/\lambda$")
     ax.set(
-        xscale="log", xlabel="gradient-flow time $t$", ylabel="$f(t)$", ylim=(-0.5 if name == "drawn" else -0.04, 2.7)
+        xscale="log", xlabel="gradient-flow time $t$", ylabel="$f(t)$", ylim=(-0.5 if name == "drawn" else -0.04, 3.3)
     )
     ax.legend(loc="upper left", title=f"{rows['layers'].iloc[0]} layers")
 
