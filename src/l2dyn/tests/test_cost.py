@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -79,6 +80,11 @@ def test_what_decides_a_kind():
     assert kind(task(900, l2=0.5, init_seed=3)) == kind(base)
     for other in (task(20, precision="tf32"), task(20, batch=50), task(20, momentum=0.9), task(20, loss="mse")):
         assert kind(other) != kind(base)
+
+
+@pytest.fixture(autouse=True)
+def _importable_in_other_processes(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(cost.__file__).parents[2]))
 
 
 @pytest.fixture

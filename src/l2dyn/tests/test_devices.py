@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,7 +30,8 @@ def holders(tmp_path):
 
     def start():
         command = [sys.executable, "-c", HOLD, str(tmp_path)]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        how = {"env": os.environ | {"PYTHONPATH": str(Path(devices.__file__).parents[2])}, "text": True}
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **how)
         started.append(process)
         return process, int(process.stdout.readline())
 

@@ -53,8 +53,8 @@ def test_the_models_of_the_project(tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "digits.npz"
     if not Path(path).exists():
         data.prepare("digits", path)
-    where = DataSpec(name="digits", checksum=DATASETS["digits"].checksum, train=128, test=64, pool=2)
-    table = homogeneity_table(data.samples(where, data.load("digits", path)), steps=60)
+    where = DataSpec(name="digits", checksum=DATASETS["digits"].checksum, train=64, test=64, pool=2)
+    table = homogeneity_table(data.samples(where, data.load("digits", path)), steps=25)
     rows = {(m, w): i for i, (m, w) in enumerate(zip(table["model"], table["training"], strict=True))}
     known = {
         "FC, 3 layers, without biases": 3,
