@@ -16,10 +16,11 @@
 # - **a** equation 3 for a 2-layer net (k = 2): two modes of label 1, one with γ/λ > 1, one with γ/λ < 1;
 # - **b** the same for a linear model (k = 1);
 # - **c** training loss against t: theory for k = 1 and k = 2 on the kernel of the training set, and gradient descent on
-#   a wide 2-layer ReLU net. t = η·steps.
+#   2-layer ReLU nets, a wide and a narrow one. t = η·steps.
 #
 # The theory of panel c is averaged exactly over random initial functions, whose covariance is the NNGP kernel; each
-# finite net starts at one of them.
+# finite net starts at one of them. Above the survival width f = 0 is stable; below it a net keeps some of what it
+# learned.
 
 # %%
 
@@ -29,7 +30,8 @@ from l2dyn.plotting.job import FigureJob
 job = FigureJob.start("fig5", globals().get("snakemake"))
 modes = job.curve("modes")
 kernel = job.curve("kernel")
-descent = job.summary("fig5c")
+names = ("fig5c", "fig5c-narrow")
+descents = {name: job.summary(name) for name in names}
 figure, (ax_deep, ax_linear, ax_loss) = style.panels(3)
 
 # %% [markdown]
@@ -50,7 +52,7 @@ for ax, panel, k in ((ax_deep, "a", 2.0), (ax_linear, "b", 1.0)):
     ax.legend(loc="upper left", title=f"$k = {k:g}$, $\\lambda = {style.number(l2)}$")
 
 # %% [markdown]
-# ## c: training loss, theory and a finite net
+# ## c: training loss, theory and finite nets
 
 # %%
 theory_styles = {1.0: (style.BLUE, "theory, $k = 1$"), 2.0: (style.ORANGE, "theory, $k = 2$")}
@@ -59,24 +61,28 @@ for k, curve in kernel.groupby("k"):
     ax_loss.plot(curve["t"], curve["loss"], color=color, label=label, zorder=2)
     job.plot("c", f"theory k={k:g}", curve["t"], curve["loss"])
 
-experiment = job.config.experiments["fig5c"]
-label = f"gradient descent, width {experiment.model.width}"
-for row in descent[descent["status"].isin(["finished", "short"])].itertuples():
-    columns = job.record(row.run_id).prefix(row.horizon_steps)
-    trained = columns["step"] > 0
-    t = row.lr * columns["step"][trained]
-    ax_loss.plot(t, columns["train_loss"][trained], color=style.GREEN, linewidth=0.8, label=label, zorder=3)
-    job.plot("c", f"gradient descent seed={row.seed}", t, columns["train_loss"][trained], row.run_id)
-    label = None
+for name, color in zip(names, (style.GREEN, style.NEUTRAL), strict=True):
+    experiment = job.config.experiments[name]
+    width = experiment.model.width
+    label = f"width {width}"
+    for row in descents[name][descents[name]["status"].isin(["finished", "short"])].itertuples():
+        columns = job.record(row.run_id).prefix(row.horizon_steps)
+        trained = columns["step"] > 0
+        t = row.lr * columns["step"][trained]
+        ax_loss.plot(t, columns["train_loss"][trained], color=color, linewidth=0.8, label=label, zorder=3)
+        job.plot("c", f"width={width} seed={row.seed}", t, columns["train_loss"][trained], row.run_id)
+        label = None
 l2 = experiment.l2[0]
 style.mark_time(ax_loss, 1 / l2, r"$1/\lambda$")
 ax_loss.set(xscale="log", yscale="log", xlabel="gradient-flow time $t$", ylabel="training loss")
 ax_loss.set_xlim(1, kernel["t"].max())
-style.make_room(ax_loss, above=0.42)
+style.make_room(ax_loss, above=0.5)
 ax_loss.legend(loc="upper left")
 
 # %%
-samples, seeds = experiment.data.train, style.plural(len(descent), "seed")
-note = f"c: {samples} samples, even/odd labels, λ = {l2:g}, {seeds}"
-style.small_print(figure, job.small_print(descent, note=note))
+samples, seeds = experiment.data.train, style.plural(len(experiment.seeds), "seed")
+survival = kernel["survival_width"].iloc[0]
+note = f"c: {samples} samples, even/odd labels, λ = {l2:g}, η = {experiment.lr[0]:g}, {seeds}"
+note += f", survival width {survival:.0f}"
+style.small_print(figure, job.small_print(*descents.values(), note=note))
 job.finish(figure)

@@ -15,7 +15,8 @@
 #
 # Gradient descent on 2-layer nets of growing width (k = 2), as in figure 5c.
 #
-# - **a** the norm of the kernel of finite nets, against |Θ_t| = e^(-2(k-1)λt) |Θ_0| (claim C20);
+# - **a** the norm of the kernel of finite nets, against |Θ_t| = e^(-2(k-1)λt) |Θ_0| (claim C20); the CSV has its slope,
+#   in units of the theory's, for λt from 0 to ½, ½ to 1 and 1 to 2;
 # - **b** the training loss of the same nets, against theory. t = η·steps.
 
 # %%
@@ -47,17 +48,27 @@ for name, experiment in experiments.items():
         ax_loss.plot(t[1:], columns["train_loss"][1:], **look)
         job.plot("a", f"width={experiment.model.width} seed={row.seed}", t, norm, row.run_id)
         job.plot("b", f"width={experiment.model.width} seed={row.seed}", t[1:], columns["train_loss"][1:], row.run_id)
+        for low, high in ((0, 0.5), (0.5, 1), (1, 2)):
+            inside = (t * row.l2 >= low) & (t * row.l2 <= high * (1 + 1e-9))
+            if inside.sum() > 2:
+                slope = np.polyfit(t[inside], np.log(norm[inside]), 1)[0] / (-2 * row.l2)
+                series = f"slope at width={experiment.model.width} seed={row.seed}"
+                job.plot("a", series, [high], [slope], row.run_id, low=low)
         label = None
 
 # %%
 l2 = experiment.l2[0]
 theory = loss[loss["k"] == 2.0]
-t = np.linspace(0, max(ax_kernel.get_xlim()[1], 1.0), 200)
+t = np.linspace(0, 2 / l2, 200)
 ax_kernel.plot(t, np.exp(-2 * l2 * t), color=style.NEUTRAL, linestyle="--", label=r"$e^{-2\lambda t}$")
 ax_loss.plot(theory["t"], theory["loss"], color=style.NEUTRAL, linestyle="--", label="theory, $k = 2$")
 job.plot("a", "theory", t, np.exp(-2 * l2 * t))
 job.plot("b", "theory", theory["t"], theory["loss"])
-ax_kernel.set(yscale="log", xlabel="gradient-flow time $t$", ylabel=r"$|\Theta_t| / |\Theta_0|$")
+ax_kernel.set(yscale="log", xlabel="gradient-flow time $t$", ylabel=r"$|\Theta_t| / |\Theta_0|$", xlim=(0, t[-1]))
+style.mark_time(ax_kernel, 1 / l2, r"$1/\lambda$")
+ax_kernel.set_ylim(bottom=0.6 * np.exp(-2 * l2 * t[-1]), top=1.1)
+shown = theory["loss"][(theory["t"] >= 1) & (theory["t"] <= t[-1])]
+ax_loss.set_ylim(0.85 * shown.min(), 1.3 * shown.max())
 ax_loss.set(xscale="log", yscale="log", xlabel="gradient-flow time $t$", ylabel="training loss", xlim=(1, t[-1]))
 style.mark_time(ax_loss, 1 / l2, r"$1/\lambda$")
 style.make_room(ax_loss, above=0.3)

@@ -39,16 +39,16 @@ for ax, panel, name in ((ax_two, "a", "flow"), (ax_three, "b", "drawn")):
     for (width, seed), curve in rows.groupby(["width", "seed"], dropna=False):
         infinite = not np.isfinite(width)
         first = infinite or np.isnan(seed) or seed == min(job.config.theory.linear.seeds)
-        label = "theory, $n = \\infty$" if infinite else f"$n = {width:g}$"
+        label = "$n = \\infty$" if infinite else f"$n = {width:g}$"
         look = {"color": style.NEUTRAL, "linestyle": "--", "zorder": 3} if infinite else {"color": colors[width]}
         ax.plot(curve["t"], curve["f"], label=label if first else None, linewidth=1.0, **look)
         job.plot(panel, f"width={width:g} seed={seed}", curve["t"], curve["f"])
     l2 = rows["l2"].iloc[0]
     style.mark_time(ax, 1 / l2, r"$1/\lambda$")
     ax.set(
-        xscale="log", xlabel="gradient-flow time $t$", ylabel="$f(t)$", ylim=(-0.5 if name == "drawn" else -0.04, 3.3)
+        xscale="log", xlabel="gradient-flow time $t$", ylabel="$f(t)$", ylim=(-0.5 if name == "drawn" else -0.04, 3.4)
     )
-    ax.legend(loc="upper left", title=f"{rows['layers'].iloc[0]} layers")
+    ax.legend(loc="upper left", title=f"{rows['layers'].iloc[0]} layers", ncols=2)
 
 # %%
 phase = table[table["panel"] == "phase"].copy()

@@ -18,6 +18,10 @@ CASES = {  # name: options, and what each row must hold
         {"ours, img/s", "baseline, img/s", "ratio", "fraction"},
     ),
     "cnn_train": ("--rates --channels 4 --batch 8 --train 16 --workers 0 --window 0.01", {"batch norm", "ratio"}),
+    "fig5c_convergence": (
+        "--scale smoke --widths 8 16 --seeds 2 --halve 8",
+        {"width", "smallest loss", "seeds", "from theory, %"},
+    ),
     "growth": ("--members 1 2 --widths 8 64 --samples 16 --window 0.01", {"width", "members"}),
     "precision": (
         "--emulate --width 8 --seeds 1 --test 50 --steps-cap 20",

@@ -24,6 +24,7 @@ FLOORS = {  # the longest prefix counts
     "l2dyn.data": 2,
     "l2dyn.nets": 2,
     "l2dyn.theory_curves": 2,
+    "l2dyn.theory_of_runs": 2,
     "l2dyn.training": 3,
     "l2dyn.plotting": 4,
     "l2dyn.cli": 5,

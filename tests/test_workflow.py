@@ -9,7 +9,7 @@ import pytest
 from checkout import jobs_of
 
 RERUN = ("train", "summarize", "theory", "figure", "publish")
-FIGURES = 8  # five, and three of the supplement
+FIGURES = 9  # five, and four of the supplement
 
 
 def test_the_smoke_scale_gives_every_figure_and_its_numbers(finished):
@@ -31,11 +31,12 @@ def test_the_smoke_scale_gives_every_figure_and_its_numbers(finished):
 
 
 def test_the_supplement_is_drawn_too(finished):
-    for name, panels in {"figS-kernel": "ab", "figS-linear": "abc", "figS-spectrum": "ab"}.items():
+    drawn_in = {"figS-constant": "abc", "figS-kernel": "ab", "figS-linear": "abc", "figS-spectrum": "ab"}
+    for name, panels in drawn_in.items():
         assert (finished.path / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
         table = list(csv.DictReader((finished.path / "results" / "smoke" / f"{name}.csv").open()))
         assert {row["panel"] for row in table} == set(panels)
-    (record, *_) = summary(finished, "figS-kernel-narrow")
+    (record, *_) = summary(finished, "figS-kernel-medium")
     assert record["status"] == "finished"
 
 
@@ -161,7 +162,7 @@ def test_train_false_draws_what_is_there(smoke):
     (smoke.path / "results" / "runs" / f"{missing}.parquet").unlink()
     recorded = smoke.path / "paper_results" / "theory" / "smoke"
     recorded.mkdir(parents=True)
-    for curve in ("kernel.csv", "spectrum.csv"):  # those that need data
+    for curve in ("constant.csv", "kernel.csv", "spectrum.csv"):  # those that need data
         (smoke.path / "results" / "smoke" / "theory" / curve).rename(recorded / curve)
     done = smoke.snakemake("all", "--config", "scale=smoke", "train=false")
     assert "train" not in jobs_of(done)
@@ -197,7 +198,7 @@ def test_shipped_runs_are_not_trained_and_reuse_false_ignores_them(smoke):
     subprocess.run("rm -r results figures/*.p??", shell=True, cwd=smoke.path, check=True)
     jobs = jobs_of(smoke.snakemake("all", "-n"))
     waiting = {"fig1a-fixed", "fig1a-scaled", "fig4a", "fig1b-tuned", "fig1c-auto", "fig3-plain", "fig3-norm", "fig5c"}
-    waiting |= {"figS-kernel-narrow", "figS-kernel-medium", "figS-kernel-wide"}
+    waiting |= {"fig5c-narrow", "figS-kernel-medium", "figS-constant", "figS-constant-narrow"}
     assert jobs["train"] == len(waiting)  # and those whose λ are measured, once they are known
     smoke.snakemake("figures/fig2.pdf")
     assert smoke.records() == {}

@@ -1,4 +1,4 @@
-"""Floor 2: the theory curves of figures 5, S-spectrum and S-linear as tables, from a scale's configuration."""
+"""Floor 2: the theory curves of figures 5, S-spectrum, S-linear and S-constant as tables, from a configuration."""
 
 import csv
 import io
@@ -19,19 +19,22 @@ from l2dyn.theory import (
     power_law_spectrum,
     relu_ntk,
     spectrum_minima,
+    survival_width,
     two_layer_flow,
 )
+from l2dyn.theory_of_runs import constant_table
 
 
 def write_curve(curve: str, plan: Plan, path: Path, arrays_path: Path | None = None, recorded: bool = False) -> None:
     """Write one table of theory curves as CSV.
 
     "modes": f_a(t) of single modes (figures 5a, 5b). "kernel": the training loss of the infinitely wide net (figure
-    5c). "spectrum": t_min against λ (figure S-spectrum). "linear": deep linear nets (figure S-linear). With `recorded`
-    those that need data are the shipped tables. Raises UserError when there is none.
+    5c). "spectrum": t_min against λ (figure S-spectrum). "linear": deep linear nets (figure S-linear). "constant":
+    theory beside single runs (figure S-constant). With `recorded` those that need data are the shipped tables. Raises
+    UserError when there is none.
     """
     config = plan.scale
-    if recorded and config.theory.experiment_of(curve):
+    if recorded and config.theory.experiments_of(curve):
         shipped = shipped_curve(plan.name, curve)
         if not shipped.exists():
             raise UserError(f"{shipped}: no recorded theory curve for scale {plan.name}; train=true computes it")
@@ -43,6 +46,8 @@ def write_curve(curve: str, plan: Plan, path: Path, arrays_path: Path | None = N
         table = kernel_table(config, arrays_path)
     elif curve == "spectrum":
         table = spectrum_table(config, arrays_path)
+    elif curve == "constant":
+        table = constant_table(plan, arrays_path)
     else:
         table = linear_table(config.theory.linear)
     stream = io.StringIO()
@@ -66,22 +71,27 @@ def modes_table(config: ModesConfig) -> dict[str, np.ndarray]:
 
 
 def kernel_table(config: ScaleConfig, arrays_path: Path | None = None) -> dict[str, np.ndarray]:
-    """Columns k, t, loss: the training loss of the infinitely wide net on the experiment's samples.
+    """Columns k, t, loss, survival_width: the training loss of the infinitely wide net on the experiment's samples.
 
-    Averaged exactly over random initial functions, whose covariance is the NNGP kernel: the finite nets start at
-    random functions too. t = η·steps; the loss is the mean over samples, so eigenvalues are divided by N.
+    survival_width: of nets with one hidden layer, the width above which f = 0 is stable; else empty. The loss is
+    averaged exactly over random initial functions, whose covariance is the NNGP kernel: the finite nets start at random
+    functions too. t = η·steps; the loss is the mean over samples, so eigenvalues are divided by N.
     """
     section = config.theory.kernel
     experiment = config.experiments[section.experiment]
-    nngp, ntk, y = _kernels(experiment, config.data_dir, arrays_path)
+    x, y = _training_set(experiment, config.data_dir, arrays_path)
+    model = experiment.model
+    nngp, ntk = relu_ntk(x, x, model.hidden_layers, model.weight_std)
     lr, l2 = experiment.lr[0], experiment.l2[0]
     steps, _ = experiment.horizon.horizons()[-1].steps(lr, l2, 1)
     t = np.geomspace(lr, lr * steps, section.points)
+    width = round(survival_width(x, y, l2, model.weight_std), 3) if model.hidden_layers == 1 and l2 > 0 else ""
     losses = [mean_loss(t, ntk, y, l2, k, initial_covariance=nngp) for k in section.k]
     return {
         "k": np.repeat(section.k, len(t)),
         "t": np.tile(t, len(section.k)),
         "loss": np.concatenate(losses),
+        "survival_width": [width] * (len(t) * len(losses)),
     }
 
 
@@ -94,7 +104,9 @@ def spectrum_table(config: ScaleConfig, arrays_path: Path | None = None) -> dict
     section = config.theory.spectrum
     spectra = {f"power {p:g}": power_law_spectrum(p, section.smallest, points=600) for p in section.powers}
     spectra["single mode"] = (np.ones(1), np.ones(1))
-    _, ntk, y = _kernels(config.experiments[section.experiment], config.data_dir, arrays_path)
+    experiment = config.experiments[section.experiment]
+    x, y = _training_set(experiment, config.data_dir, arrays_path)
+    _, ntk = relu_ntk(x, x, experiment.model.hidden_layers, experiment.model.weight_std)
     eigenvalues, modes = np.linalg.eigh(ntk / len(y))
     spectra["kernel"] = (np.maximum(eigenvalues, 0.0), (modes.T @ y) ** 2 / len(y))
     columns: dict[str, list] = {name: [] for name in ("spectrum", "k", "l2", "t", "C", "slope", "smallest")}
@@ -142,9 +154,8 @@ def linear_table(config: LinearConfig) -> dict[str, list]:
     return columns
 
 
-def _kernels(experiment: ExperimentConfig, data_dir: str | None, arrays_path: Path | None) -> tuple:
-    """(NNGP, NTK, targets) of the infinitely wide net on an experiment's training samples."""
+def _training_set(experiment: ExperimentConfig, data_dir: str | None, arrays_path: Path | None) -> tuple:
+    """(inputs, targets ±1) of an experiment's training samples."""
     spec = experiment.data.spec()
     samples = data.samples(spec, data.load(spec.name, arrays_path, data_dir))
-    x, y = data.inputs(spec, samples.train_images), data.parity(samples.train_labels)[:, 0]
-    return *relu_ntk(x, x, experiment.model.hidden_layers, experiment.model.weight_std), y
+    return data.inputs(spec, samples.train_images), data.parity(samples.train_labels)[:, 0]

@@ -378,6 +378,12 @@ class LinearConfig(Section):
     seeds: Annotated[list[NaturalNumber], Field(min_length=1)] = [0]
 
 
+class ConstantConfig(Section):
+    """Figure S-constant: theory beside every run of these experiments, fully-connected nets on the full batch."""
+
+    experiments: Annotated[list[Name], Field(min_length=1)]
+
+
 class TheoryConfig(Section):
     """The theory curves."""
 
@@ -385,17 +391,20 @@ class TheoryConfig(Section):
     kernel: KernelConfig | None = None
     spectrum: SpectrumConfig | None = None
     linear: LinearConfig | None = None
+    constant: ConstantConfig | None = None
 
-    def experiment_of(self, curve: str) -> str | None:
-        """The experiment on whose samples a curve depends, None if it needs no data."""
-        return getattr(getattr(self, curve), "experiment", None)
+    def experiments_of(self, curve: str) -> list[str]:
+        """The experiments on whose samples a curve depends, none if it needs no data."""
+        section = getattr(self, curve)
+        one = getattr(section, "experiment", None)
+        return [one] if one else list(getattr(section, "experiments", []))
 
 
 class FigureConfig(Section):
     """What a figure is drawn from."""
 
     experiments: list[Name] = []
-    theory: list[Literal["modes", "kernel", "spectrum", "linear"]] = []
+    theory: list[Literal["modes", "kernel", "spectrum", "linear", "constant"]] = []
 
 
 class ScaleConfig(Section):
@@ -427,14 +436,29 @@ class ScaleConfig(Section):
             if experiment.derived:
                 self._check_source(f"experiments.{name}.l2", experiment)
         for curve in TheoryConfig.model_fields:
-            name = self.theory.experiment_of(curve)
-            if name is None:
-                continue
-            if name not in self.experiments:
-                raise ValueError(f"theory.{curve}.experiment: no experiment {name!r} in this file")
-            if self.experiments[name].derived:
-                raise ValueError(f"theory.{curve}.experiment: {name} lists no l2 to draw the curves at")
+            for name in self.theory.experiments_of(curve):
+                self._check_drawable(f"theory.{curve}.experiment{'s' * (curve == 'constant')}", name)
+        if self.theory.constant:
+            for name in self.theory.constant.experiments:
+                self._check_gradient_flow("theory.constant.experiments", name)
         return self
+
+    def _check_drawable(self, where: str, name: str) -> None:
+        """Raise ValueError where no theory curve can be drawn for an experiment."""
+        if name not in self.experiments:
+            raise ValueError(f"{where}: no experiment {name!r} in this file")
+        if self.experiments[name].derived:
+            raise ValueError(f"{where}: {name} lists no l2 to draw the curves at")
+
+    def _check_gradient_flow(self, where: str, name: str) -> None:
+        """Raise ValueError where gradient flow in function space cannot stand beside an experiment's runs."""
+        experiment, first = self.experiments[name], self.experiments[self.theory.constant.experiments[0]]
+        if not isinstance(experiment.model, FullyConnectedConfig):
+            raise ValueError(f"{where}: {name} does not train fully-connected nets")
+        if experiment.batch or experiment.momentum:
+            raise ValueError(f"{where}: {name} does not train by plain gradient descent on the full batch")
+        if experiment.data.name != first.data.name:
+            raise ValueError(f"{where}: {name} trains on another data set than the first")
 
     def _check_source(self, where: str, experiment: ExperimentConfig) -> None:
         """Raise ValueError where λ cannot be measured on the experiment that is named as its source."""

@@ -103,8 +103,8 @@ class Dag:
 
     def arrays_of_curve(self, curve: str) -> list[str]:
         """The prepared data file that a theory curve needs; none where it is taken from the shipped ones."""
-        experiment = self.config.theory.experiment_of(curve)
-        return [self.arrays_of_experiment(experiment)] if experiment and self.config.train else []
+        experiments = self.config.theory.experiments_of(curve) if self.config.train else []
+        return sorted({self.arrays_of_experiment(experiment) for experiment in experiments})
 
     def summary_key(self, experiment: str) -> str:
         """What a summary depends on besides its markers.
@@ -128,8 +128,7 @@ class Dag:
         """Hash of the configuration of a theory curve."""
         section = getattr(self.config.theory, curve)
         parts = [section.model_dump(), self.config.train]
-        if experiment := self.config.theory.experiment_of(curve):
-            parts.append(self.config.experiments[experiment].model_dump())
+        parts += [self.config.experiments[name].model_dump() for name in self.config.theory.experiments_of(curve)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
 
     def figure_inputs(self, figure: str) -> dict[str, list[str]]:

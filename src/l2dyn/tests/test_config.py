@@ -189,6 +189,29 @@ def test_a_figure_of_an_absent_theory(write_scale, tiny):
     refused("config/tiny.yaml", "figures.fig5.theory", "theory.modes")
 
 
+@pytest.mark.parametrize(
+    ("change_of_first", "reason"),
+    [
+        ({"model": {"kind": "convnet"}, "batch": 8}, "first does not train fully-connected nets"),
+        ({"batch": 8}, "first does not train by plain gradient descent on the full batch"),
+        ({"momentum": 0.5}, "first does not train by plain gradient descent on the full batch"),
+        ({"data": {"name": "mnist", "train": 64, "test": 100}}, "first trains on another data set"),
+        (None, "no experiment 'first'"),
+    ],
+)
+def test_theory_stands_beside_full_batch_gradient_descent_only(write_scale, tiny, change_of_first, reason):
+    tiny["theory"] = {"constant": {"experiments": ["budget", "first"]}}
+    tiny["figures"] = {}
+    write_scale(tiny)
+    assert load_scale("tiny").theory.experiments_of("constant") == ["budget", "first"]
+    if change_of_first is None:
+        del tiny["experiments"]["first"]
+    else:
+        tiny["experiments"]["first"] |= change_of_first
+    write_scale(tiny)
+    refused("config/tiny.yaml", "theory.constant.experiments", reason)
+
+
 @pytest.mark.parametrize("key", ["about", "experiments", "figures", "experiments.first.lr", "experiments.first.model"])
 def test_a_missing_key_is_named(write_scale, tiny, key):
     if key == "experiments":

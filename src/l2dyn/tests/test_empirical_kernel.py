@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from l2dyn.nets.empirical_kernel import empirical_ntk
+from l2dyn.nets.empirical_kernel import as_drawn, empirical_ntk
 from l2dyn.nets.fully_connected import StackedFullyConnected
 from l2dyn.runs.spec import FullyConnectedSpec
 from l2dyn.theory import relu_ntk
@@ -21,7 +21,9 @@ def inputs(count, seed=0):
     return torch.randn(count, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("how", [{}, {"bias": True}, {"parameterization": "standard"}, {"hidden_layers": 1}])
+@pytest.mark.parametrize(
+    "how", [{}, {"bias": True}, {"parameterization": "standard"}, {"hidden_layers": 1}, {"outputs": 3, "bias": True}]
+)
 def test_it_is_the_product_of_autograd_gradients(how):
     net = nets(7, (0, 1), **how)
     x1, x2 = inputs(4), inputs(3, seed=1)
@@ -30,16 +32,19 @@ def test_it_is_the_product_of_autograd_gradients(how):
     parameters = [p.requires_grad_() for p in net.parameters]
 
     def gradients(x):
+        """[members, points, outputs·parameters]; the product of two is then the sum over outputs."""
         rows = []
         for member in range(2):
-            outputs = net.forward(x)[-1][member, :, 0]
-            found = [torch.autograd.grad(f, parameters, retain_graph=True) for f in outputs]
-            rows.append(torch.stack([torch.cat([g.flatten() for g in gs]) for gs in found]))
+            found = [
+                [torch.autograd.grad(f, parameters, retain_graph=True) for f in point]
+                for point in net.forward(x)[-1][member]
+            ]
+            rows.append(torch.stack([torch.cat([g.flatten() for gs in point for g in gs]) for point in found]))
         return torch.stack(rows)
 
     # the written-out forward pass overwrites in place, which autograd refuses
     net.forward = lambda x: _forward(net, x)
-    expected = gradients(x1) @ gradients(x2).mT
+    expected = gradients(x1) @ gradients(x2).mT / how.get("outputs", 1)
     with torch.no_grad():
         plain = nets(7, (0, 1), **how)
         for held, value in zip(plain.parameters, parameters, strict=True):
@@ -90,9 +95,14 @@ def test_their_mean_comes_nearer_as_the_width(hidden_layers):
     assert -1.2 < np.polyfit(np.log(widths), np.log(size), 1)[0] < -0.8
 
 
-def test_several_outputs_are_refused():
-    with pytest.raises(ValueError, match="one output"):
-        empirical_ntk(nets(4, (0,), outputs=3), inputs(2))
+def test_the_kernel_of_a_net_as_drawn_and_its_function():
+    spec = FullyConnectedSpec(hidden_layers=2, width=7)
+    x1, x2 = inputs(4), inputs(3, seed=1)
+    (f1, f2), kernel = as_drawn(spec, 3, 5, x1.numpy(), x2.numpy())
+    net = StackedFullyConnected.initialized(spec, 6, 3, [4, 5], torch.float64, "cpu")
+    assert_allclose(f1, net.forward(x1)[-1][1], rtol=1e-12)
+    assert_allclose(f2, net.forward(x2)[-1][1], rtol=1e-12)
+    assert_allclose(kernel(1, 0), empirical_ntk(net, x2, x1)[1], rtol=1e-12)
 
 
 def test_a_spanned_net_shows_the_weights_it_has_now():

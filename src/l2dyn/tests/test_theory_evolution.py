@@ -1,7 +1,10 @@
 """Functions off the training set, other losses, and their minima: against solvers, linear algebra and brute force."""
 
+import mpmath as mp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy.integrate import solve_ivp
 
@@ -92,6 +95,107 @@ def test_integrate_agrees_with_evolve_on_a_stiff_kernel(rng, k):
     assert_allclose(integrate(kernel, y, "mse", 1e-2, k, t), evolve(kernel, y, 1e-2, k, t), atol=1e-5 * abs(y).max())
 
 
+def by_formula(eigenvalue, l2, k, t):
+    """(f(t), (f(t) - e^{-kλt} f(0))/γ) of one mode as factors of (f(0), y), by mpmath; k = 1, or k > 1 and λ > 0."""
+    with mp.workdps(60):
+        t, eigenvalue, l2, k = map(mp.mpf, (t, eigenvalue, l2, k))
+        if k == 1:
+            initial = mp.exp(-(eigenvalue + l2) * t)
+            target = eigenvalue / (eigenvalue + l2) * (1 - initial) if eigenvalue else mp.mpf(0)
+        else:
+            rate, b = 2 * (k - 1) * l2, k / (2 * (k - 1))
+            start, now = eigenvalue / rate, eigenvalue * mp.exp(-rate * t) / rate
+            initial = mp.exp(-k * l2 * t + now - start)
+            target = now**b * mp.exp(now) * (mp.gammainc(1 - b, now) - mp.gammainc(1 - b, start))
+        faded = mp.exp(-k * l2 * t)
+        return [float(v) for v in (initial, target, (initial - faded) / eigenvalue, target / eigenvalue)]
+
+
+@settings(max_examples=60)
+@given(
+    ratios=st.lists(st.floats(-8, 8), min_size=1, max_size=4),
+    l2=st.floats(-6, 2),
+    decays=st.floats(-10, 1.69),
+    k=st.sampled_from([1.0, 1.5, 2.0, 3.0]) | st.floats(1.1, 6),
+    reduction=st.sampled_from(["sum", "mean"]),
+    seed=st.integers(0, 1000),
+)
+def test_evolve_over_the_whole_range(ratios, l2, decays, k, reduction, seed):
+    """Every mode of a turned kernel with γ/λ from 1e-8 to 1e8, on training points and off them, by mpmath."""
+    l2, count = 10.0**l2, len(ratios)
+    eigenvalues, t = l2 * 10.0 ** np.array(ratios), 10.0**decays / l2
+    rng = np.random.default_rng(seed)
+    basis = np.linalg.qr(rng.standard_normal((count, count)))[0]
+    factor = count if reduction == "mean" else 1
+    kernel = (basis * eigenvalues) @ basis.T
+    kernel = (kernel + kernel.T) / 2 * factor
+    kernel_test = rng.standard_normal((3, count)) * np.sqrt(eigenvalues) @ basis.T * factor
+    y, start, start_test = rng.standard_normal(count), rng.standard_normal(count), rng.standard_normal(3)
+    train, test = evolve(kernel, y, l2, k, t, kernel_test, start, start_test, reduction)
+    factors = np.array([by_formula(g, l2, k, t) for g in eigenvalues]).T
+    y_, start_ = basis.T @ y, basis.T @ start
+    # the stored kernel is rounded, so its small eigenvalues are off by a rounding of the largest
+    off = 1e-9 + 1e-14 * eigenvalues.max() * t
+    assert_allclose(train, basis @ (factors[0] * start_ + factors[1] * y_), atol=off * (abs(y) + abs(start)).sum())
+    quotients = factors[2] * start_ + factors[3] * y_
+    moved = kernel_test / factor @ basis * quotients
+    size = abs(moved).sum() + abs(start_test).sum()
+    assert_allclose(test, np.exp(-k * l2 * t) * start_test + moved.sum(axis=1), atol=off * size)
+
+
+@settings(max_examples=60)
+@given(
+    count=st.integers(1, 6),
+    outputs=st.integers(1, 3),
+    l2=st.just(0.0) | st.floats(-6, 1).map(lambda e: 10.0**e),
+    k=st.floats(0, 5),
+    t=st.floats(0, 20),
+    seed=st.integers(0, 1000),
+)
+def test_evolve_is_linear_in_labels_and_start_and_the_same_in_any_order(count, outputs, l2, k, t, seed):
+    rng = np.random.default_rng(seed)
+    half = rng.standard_normal((count, count + 1))
+    kernel, kernel_test = half @ half.T, rng.standard_normal((2, count))
+    first, second = (
+        {"y": rng.standard_normal((count, outputs)), "initial": rng.standard_normal((count, outputs))} for _ in range(2)
+    )
+
+    def at(y, initial, order=slice(None)):
+        train, test = evolve(kernel[order][:, order], y[order], l2, k, t, kernel_test[:, order], initial[order])
+        return np.concatenate([train, test])
+
+    sums = {name: 2 * first[name] - 3 * second[name] for name in first}
+    size = max(abs(at(**first)).max(), abs(at(**second)).max(), 1)
+    assert np.isfinite(size)
+    assert_allclose(at(**sums), 2 * at(**first) - 3 * at(**second), atol=1e-9 * size)
+    order = rng.permutation(count)
+    turned = at(**first, order=order)
+    assert_allclose(turned[:count], at(**first)[:count][order], atol=1e-8 * size)
+    assert_allclose(turned[count:], at(**first)[count:], atol=1e-7 * size)
+    alone = evolve(kernel, first["y"][:, 0], l2, k, t, initial=first["initial"][:, 0])
+    assert_allclose(alone, at(**first)[:count, 0], atol=1e-9 * size)
+
+
+@settings(max_examples=15)
+@given(
+    loss=st.sampled_from(["mse", "cross_entropy"]),
+    method=st.sampled_from(["Radau", "BDF", "RK45", "DOP853"]),
+    l2=st.just(0.0) | st.floats(-4, 0).map(lambda e: 10.0**e),
+    k=st.floats(0.5, 4),
+    seed=st.integers(0, 100),
+)
+def test_integrate_satisfies_equation_1_at_any_time(loss, method, l2, k, seed):
+    """The slope between neighbouring times against the right-hand side, written out."""
+    rng = np.random.default_rng(seed)
+    half = rng.standard_normal((5, 6))
+    kernel, y = half @ half.T / 6, np.eye(3)[rng.integers(3, size=5)]
+    t = np.array([0.0, 0.7, 1.9999, 2.0, 2.0001, 5.0])
+    f = integrate(kernel, y, loss, l2, k, t, initial=rng.standard_normal((5, 3)), rtol=1e-9, method=method)
+    pull = f[3] - y if loss == "mse" else np.exp(f[3]) / np.exp(f[3]).sum(axis=1, keepdims=True) - y
+    slope = -np.exp(-2 * (k - 1) * l2 * 2.0) * kernel @ pull - k * l2 * f[3]
+    assert_allclose((f[4] - f[2]) / 2e-4, slope, atol=1e-4 * max(1, abs(slope).max()))
+
+
 def test_the_linear_model_ends_at_ridge_regression(problem):
     kernel, kernel_test, y, start, start_test = problem
     for reduction, penalty in (("sum", 0.3), ("mean", 0.3 * len(y))):
@@ -159,6 +263,8 @@ def test_bad_arguments_are_named(problem, name, value):
 
 def test_integrate_names_what_it_does_not_take(problem):
     kernel, _, y, *_ = problem
+    with pytest.raises(ValueError, match="method must be one of Radau"):
+        integrate(kernel, y, "mse", 0.1, 2, [0.0, 1.0], method="Euler")
     with pytest.raises(ValueError, match="loss must be"):
         integrate(kernel, y, "hinge", 0.1, 2, [0.0, 1.0])
     for t in (1.0, [1.0, 1.0], [2.0, 1.0]):

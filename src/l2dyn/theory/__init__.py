@@ -1,4 +1,7 @@
-"""Infinite-width theory (section 4): kernel modes, functions on and off the training set, kernels, minima; k = 0."""
+"""Infinite-width theory (section 4): kernel modes, functions on and off the training set, kernels, minima; k = 0.
+
+Beside it what is exact at finite width: deep linear nets, and where f = 0 is stable.
+"""
 
 from l2dyn.theory.deep_linear import fixed_points, linear_net_flow, two_layer_flow
 from l2dyn.theory.evolution import evolve, integrate
@@ -20,6 +23,7 @@ from l2dyn.theory.modes import (
     mode_response,
 )
 from l2dyn.theory.scale_invariance import equivalent_learning_rate
+from l2dyn.theory.zero_function import survival_width
 
 __all__ = [
     "Extremum",
@@ -41,5 +45,6 @@ __all__ = [
     "power_law_spectrum",
     "relu_ntk",
     "spectrum_minima",
+    "survival_width",
     "two_layer_flow",
 ]

@@ -16,6 +16,8 @@ from l2dyn.theory._checks import finite, number, positive_eigenvalues, symmetric
 from l2dyn.theory.modes import mode_quotients
 
 REDUCTIONS = ("sum", "mean")
+STIFF = ("Radau", "BDF")
+METHODS = (*STIFF, "RK45", "DOP853")
 
 
 def evolve(
@@ -57,7 +59,18 @@ def evolve(
 
 
 def integrate(
-    kernel_train, y, loss, l2, k, t, kernel_test=None, initial=0.0, initial_test=0.0, reduction="sum", rtol=1e-8
+    kernel_train,
+    y,
+    loss,
+    l2,
+    k,
+    t,
+    kernel_test=None,
+    initial=0.0,
+    initial_test=0.0,
+    reduction="sum",
+    rtol=1e-8,
+    method="Radau",
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
     """f(x, t) for any loss, by a stiff integrator: equation (1), with kernel Θ ⊗ 1 for several outputs.
 
@@ -67,14 +80,17 @@ def integrate(
             loss, [N, C].
         t: times in increasing order, [T].
         rtol: relative tolerance of the integrator.
+        method: of scipy's solve_ivp. "Radau" and "BDF", stiff, factorize matrices of N·C rows; "RK45" and "DOP853",
+            explicit, only multiply by the kernel, in a number of steps that grows as γ_max/λ: for many samples, while
+            that is some thousands at the most.
         The others are those of `evolve`; "mean" divides by N, not by N·C.
 
     Returns:
         As `evolve`.
 
     Raises:
-        ValueError: as `evolve`, for an unknown loss, for times that do not increase, and for an integration that
-            fails.
+        ValueError: as `evolve`, for an unknown loss or method, for times that do not increase, and for an integration
+            that fails.
 
     >>> one_hot = np.eye(2)
     >>> f = integrate(np.eye(2), one_hot, "cross_entropy", l2=0.0, k=2, t=[0.0, 2.0])
@@ -83,6 +99,8 @@ def integrate(
      [-0.653  0.653]]
     """
     problem = _Problem(kernel_train, y, l2, k, t, kernel_test, initial, initial_test, reduction)
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
     if problem.t.ndim != 1 or (np.diff(problem.t) <= 0).any():
         raise ValueError("t must be increasing times of shape [T]")
     gradient, curvature = _loss(loss)
@@ -110,11 +128,11 @@ def integrate(
         slope,
         (0.0, float(times[-1])),
         np.zeros(problem.y.size),
-        method="Radau",
+        method=method,
         t_eval=times,
         rtol=rtol,
         atol=rtol * max(abs(problem.y).max(), 1e-300) / max(abs(kernel).max(), 1e-300),
-        jac=jacobian if curvature else None,
+        **({"jac": jacobian if curvature else None} if method in STIFF else {}),
     )
     if not solved.success:
         raise ValueError(f"the integration failed: {solved.message}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from l2dyn.metrics import time_to_peak
 from l2dyn.theory._checks import broadcast_shape, finite, number
 from l2dyn.theory.evolution import evolve
 from l2dyn.theory.modes import mode_residual_response
@@ -91,7 +92,8 @@ def accuracy_maximum(
     """When the test accuracy over the times t first comes within `tolerance` of its largest value, and that value.
 
     y_test: targets of the test points, [M] (signs) or [M, C] (the largest is the class); the others as for `evolve`.
-    It is how the experiments read t*. Raises ValueError as `evolve`, and for y_test of another shape.
+    t: increasing times, [T]. It is how the experiments read t* (`time_to_peak`). Raises ValueError as `evolve` and
+    `time_to_peak`, and for y_test of another shape.
     """
     t = finite("t", t, nonnegative=True)
     _, outputs = evolve(kernel_train, y, l2, k, t, kernel_test, initial, initial_test, reduction)
@@ -103,8 +105,8 @@ def accuracy_maximum(
     else:
         right = outputs.argmax(axis=-1) == y_test.argmax(axis=-1)
     accuracy = right.mean(axis=-1)
-    first = int(np.argmax(accuracy >= accuracy.max() - tolerance))
-    return Extremum(float(t[first]), float(accuracy.max()), l2 * float(t[first]))
+    first = time_to_peak(t, accuracy, tolerance)
+    return Extremum(first, float(accuracy.max()), l2 * first)
 
 
 def power_law_spectrum(p, smallest=1e-16, largest=1.0, points=2000) -> tuple[np.ndarray, np.ndarray]:
