@@ -17,6 +17,8 @@ figures: $(VENV)/installed
 all: $(VENV)/installed
 	$(RUN) snakemake --cores $(CORES) --config scale=$(SCALE) --quiet rules -- all
 
+# One thread a process: the tests start several, and products as small as theirs gain nothing from more.
+test: export OMP_NUM_THREADS ?= 1
 test: $(VENV)/installed
 	$(RUN) pytest src tests
 

@@ -45,6 +45,16 @@ TINY = {
 }
 
 
+@pytest.fixture(scope="session")
+def arrays(tmp_path_factory):
+    """The prepared file of the embedded digits."""
+    from l2dyn import data
+
+    path = tmp_path_factory.mktemp("data") / "digits.npz"
+    data.prepare("digits", path)
+    return path
+
+
 @pytest.fixture
 def tiny():
     """A valid scale as nested dictionaries, to be edited."""

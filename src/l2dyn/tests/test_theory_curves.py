@@ -13,13 +13,6 @@ from l2dyn.theory_curves import write_curve
 
 
 @pytest.fixture(scope="module")
-def arrays(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "digits.npz"
-    data.prepare("digits", path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def plan():
     return planned("smoke", load_scale("smoke"))
 

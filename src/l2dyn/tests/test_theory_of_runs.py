@@ -49,13 +49,6 @@ def plan():
 
 
 @pytest.fixture(scope="module")
-def arrays(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "digits.npz"
-    data.prepare("digits", path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def rows(plan, arrays):
     table = constant_table(plan, arrays)
     assert tuple(table) == COLUMNS

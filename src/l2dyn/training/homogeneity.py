@@ -1,7 +1,8 @@
 """How nearly a network is homogeneous in its parameters, f(aθ) = a^k f(θ), which Theorem 1 assumes (section 4).
 
-With D = θ·∇, Euler's identity says Df = k f. k̂ = ⟨Df, f⟩/⟨f, f⟩ is the best k, and the residual |Df - k̂f|/|Df| what
-no k explains. At zero biases a net with biases satisfies the identity by accident, so they are drawn first.
+With D = θ·∇, Euler's identity says Df = k f. k̂ = ⟨Df, f⟩/⟨f, f⟩ is the best k, and the residual what no k explains,
+|Df - k̂f| over the larger of |Df| and |f| (for k = 0, Df is nothing but rounding). At zero biases a net with biases
+satisfies the identity by accident, so they are drawn first.
 """
 
 from collections.abc import Callable, Mapping
@@ -56,8 +57,7 @@ def homogeneity(
     if square == 0:
         raise ValueError("the function is 0 on all inputs")
     k = float((derivative * f).sum()) / square
-    size = float(derivative.norm())
-    residual = float((derivative - k * f).norm()) / size if size else 0.0
+    residual = float((derivative - k * f).norm()) / max(float(derivative.norm()), square**0.5)
 
     def along(scale: float) -> float:
         return float((function({n: scale * p for n, p in parameters.items()}, inputs) * f).sum()) / square
