@@ -8,8 +8,10 @@ ROUNDING = 1e-10  # a kernel matrix may have negative eigenvalues down to this f
 def finite(name, value, nonnegative=False):
     """Return `value` as a float64 array; ValueError naming `name` if it is not finite (or is negative)."""
     try:
+        if np.asarray(value).dtype.kind in "US":
+            raise TypeError(f"{value!r} is text")
         array = np.asarray(value, dtype=float)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} must be a real number or an array of real numbers: {error}") from None
     if not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite, but holds nan or inf")

@@ -103,6 +103,7 @@ def integrate(
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
     if problem.t.ndim != 1 or (np.diff(problem.t) <= 0).any():
         raise ValueError("t must be increasing times of shape [T]")
+    positive_eigenvalues("kernel_train", np.linalg.eigvalsh(problem.kernel))
     gradient, curvature = _loss(loss)
     shape, kernel, scale = problem.y.shape, problem.kernel, problem.scale
 
