@@ -198,7 +198,7 @@ def test_shipped_runs_are_not_trained_and_reuse_false_ignores_them(smoke):
     subprocess.run("rm -r results figures/*.p??", shell=True, cwd=smoke.path, check=True)
     jobs = jobs_of(smoke.snakemake("all", "-n"))
     waiting = {"fig1a-fixed", "fig1a-scaled", "fig4a", "fig1b-tuned", "fig1c-auto", "fig3-plain", "fig3-norm", "fig5c"}
-    waiting |= {"fig5c-narrow", "figS-kernel-medium", "figS-constant", "figS-constant-narrow"}
+    waiting |= {"fig5c-narrow", "figS-kernel-medium", "figS-kernel-wide", "figS-constant", "figS-constant-narrow"}
     assert jobs["train"] == len(waiting)  # and those whose λ are measured, once they are known
     smoke.snakemake("figures/fig2.pdf")
     assert smoke.records() == {}

@@ -377,12 +377,15 @@ def _homogeneity(arguments) -> int:
     import csv
     import io
 
+    import torch
+
     from l2dyn import data
     from l2dyn.runs.spec import DataSpec
     from l2dyn.training.homogeneity import homogeneity_table
 
     if arguments.steps < 1:
         raise UserError(f"--steps {arguments.steps}: at least 1")
+    torch.set_num_threads(1)  # small nets, for which more threads only wait for each other
     spec = DataSpec(name="digits", checksum=DATASETS["digits"].checksum, train=256, test=64, pool=2)
     table = homogeneity_table(data.samples(spec, data.load("digits")), arguments.steps)
     rows = list(zip(*table.values(), strict=True))

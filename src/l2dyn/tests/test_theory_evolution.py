@@ -265,6 +265,25 @@ def test_integrate_names_what_it_does_not_take(problem):
     kernel, _, y, *_ = problem
     with pytest.raises(ValueError, match="method must be one of Radau"):
         integrate(kernel, y, "mse", 0.1, 2, [0.0, 1.0], method="Euler")
+    for rtol in (0, -1e-6, np.nan, "x", None):
+        with pytest.raises(ValueError, match="rtol"):
+            integrate(kernel, y, "mse", 0.1, 2, [0.0, 1.0], rtol=rtol)
+    with pytest.raises(ValueError, match="k = 0 has grown"):
+        integrate(kernel, y, "mse", 1.0, 0, [0.0, 400.0])
+    with pytest.raises(ValueError, match="kernel_train must be positive semi-definite"):
+        integrate(-kernel, y, "mse", 0.1, 2, [0.0, 1.0])
+    with pytest.raises(ValueError, match="initial_test goes with kernel_test"):
+        evolve(kernel, y, 0.1, 2, 1.0, initial_test=1.0)
+    for labels in (y, y[:, 0], np.tile([0.5, 0.4], (6, 1)), np.ones(6), np.tile([2.0, -1.0], (6, 1))):
+        with pytest.raises(ValueError, match="y must hold probabilities"):
+            integrate(kernel, labels, "cross_entropy", 0.1, 2, [0.0, 1.0])
+    for gradient in (lambda f, y: 1.0, lambda f, y: f[0], lambda f, y: f * np.nan, lambda f, y: None, lambda f: f):
+        with pytest.raises(ValueError, match="loss must return a"):
+            integrate(kernel, y, gradient, 0.1, 2, [0.0, 1.0])
+    for many in (np.eye(2), ["mse"]):
+        for name in ("loss", "method", "reduction"):
+            with pytest.raises(ValueError, match=f"{name} must be one of"):
+                integrate(kernel, y, l2=0.1, k=2, t=[0.0, 1.0], **({"loss": "mse"} | {name: many}))
     with pytest.raises(ValueError, match="loss must be"):
         integrate(kernel, y, "hinge", 0.1, 2, [0.0, 1.0])
     for t in (1.0, [1.0, 1.0], [2.0, 1.0]):
@@ -314,6 +333,43 @@ def test_a_single_mode_does_not_follow_the_law():
         assert loss_minimum([1.0], [1.0], l2, 2).t == pytest.approx(2 * np.log(1 / (2 * l2)), rel=0.01)
 
 
+@pytest.mark.parametrize("k", [1.5, 2.0, 3.0])
+@pytest.mark.parametrize("l2", [1e-2, 1e-6, 1e-10, 1e-12, 1e-18, 1e-25, 1e-60])
+def test_the_minimum_of_one_mode_to_all_digits(k, l2):
+    """df/dt changes its sign there, in as many digits as that takes: the loss itself is level to rounding."""
+    with mp.workdps(200):
+        rate, b = 2 * (mp.mpf(k) - 1) * mp.mpf(l2), mp.mpf(k) / (2 * (mp.mpf(k) - 1))
+
+        def moving(t):
+            start, now = 1 / rate, mp.exp(-rate * t) / rate
+            f = now**b * mp.exp(now) * (mp.gammainc(1 - b, now) - mp.gammainc(1 - b, start))
+            return mp.exp(-rate * t) * (1 - f) - k * mp.mpf(l2) * f
+
+        found = loss_minimum([1.0], [1.0], l2, k)
+        assert moving(found.t * (1 - mp.mpf(10) ** -10)) > 0 > moving(found.t * (1 + mp.mpf(10) ** -10))
+
+
+def test_t_min_does_not_depend_on_the_labels_scale():
+    expected = loss_minimum([1.0, 0.1], [1.0, -2.0], 1e-3, 2, initial=[0.5, 0.3])
+    for scale in (1e-170, 1e-6, 1e6, 1e160):
+        found = loss_minimum([1.0, 0.1], [scale, -2 * scale], 1e-3, 2, initial=[0.5 * scale, 0.3 * scale])
+        assert found.t == pytest.approx(expected.t, rel=1e-12)
+        assert found.value == pytest.approx(expected.value * scale * scale, rel=1e-9)
+
+
+def test_float64_ends_far_below_any_l2():
+    assert loss_minimum([1.0], [1.0], 1e-130, 2).t == pytest.approx(2 * np.log(0.5e130), rel=0.01)
+    assert loss_minimum([1.0], [1.0], 1e-200, 2) is None
+    assert loss_minimum([1.0], [1.0], 5e-324, 2) is None
+
+
+@pytest.mark.parametrize("p", [2.5, 3.0, 4.0])
+def test_steep_power_laws_follow_another_one(p):
+    """t^{-p-1} ∝ λ³: what is learned still against what is forgotten, which the large eigenvalues decide for p > 2."""
+    table = spectrum_minima(*power_law_spectrum(p, points=600), l2=np.geomspace(1e-9, 1e-6, 7), k=2)
+    assert_allclose(table["slope"], -3 / (p + 1), atol=0.02)
+
+
 @pytest.mark.parametrize(("p", "constant"), [(0.25, 0.39), (0.5, 0.37), (1.0, 0.31), (1.5, 0.23)])
 def test_power_laws_follow_the_law_with_a_constant_of_their_own(p, constant):
     """Section 5 of the paper's page: λ·t_min for k = 2 from f = 0, independent of λ over six decades."""
@@ -353,6 +409,32 @@ def test_bad_spectra_are_named(change, name):
         spectrum_minima([1.0], [1.0], [0.2, 0.1], 2)
     with pytest.raises(ValueError, match="needs p > 0"):
         power_law_spectrum(0.5, smallest=2.0)
+    for points in (0, 1, -3, 2.5, "many"):
+        with pytest.raises(ValueError, match="points must be an integer of at least 2"):
+            power_law_spectrum(0.5, points=points)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"slope": [-1, -1]}, "slope"),
+        ({"slope": [-1, -1, -1, -1]}, "slope"),
+        ({"l2": [0.3, 0.2, 0.1]}, "l2"),
+        ({"l2": [-0.3, 0.2, 0.4]}, "l2"),
+        ({"l2": 0.1}, "l2"),
+        ({"tolerance": np.nan}, "tolerance"),
+        ({"tolerance": "x"}, "tolerance"),
+    ],
+)
+def test_law_window_names_what_it_does_not_take(change, name):
+    with pytest.raises(ValueError, match=name):
+        law_window(**({"l2": [0.1, 0.2, 0.3], "slope": [-1.0, -1.0, np.nan]} | change))
+
+
+def test_an_extremum_is_converted_for_positive_rates_only():
+    for lr, steps in ((0, 1), (0.1, 0), (-1, 1), (np.nan, 1)):
+        with pytest.raises(ValueError, match=r"lr|steps_per_epoch"):
+            loss_minimum([1.0], [1.0], 0.01, 2).c(lr, steps)
 
 
 def test_accuracy_maximum_reads_t_as_the_experiments_do(rng):
@@ -372,3 +454,10 @@ def test_accuracy_maximum_reads_t_as_the_experiments_do(rng):
     assert classes.value == pytest.approx(found.value, abs=0.02)
     with pytest.raises(ValueError, match="y_test must have shape"):
         accuracy_maximum(kernels[0], y, kernels[1], y_test[:5], 0.01, 2, t)
+    for times in ([2.0, 1.0], [1.0, 1.0], 1.0):
+        with pytest.raises(ValueError, match="t must be increasing"):
+            accuracy_maximum(kernels[0], y, kernels[1], y_test, 0.01, 2, times)
+    with pytest.raises(ValueError, match="kernel_test is missing"):
+        accuracy_maximum(kernels[0], y, None, y_test, 0.01, 2, t)
+    with pytest.raises(ValueError, match="tolerance"):
+        accuracy_maximum(kernels[0], y, kernels[1], y_test, 0.01, 2, t, tolerance=np.inf)

@@ -175,8 +175,16 @@ def test_many_scales_of_inputs():
     ],
 )  # fmt: skip
 def test_bad_inputs_are_refused_by_name(name, change):
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises(ValueError, match=name) as refused:
         relu_ntk(**({"x1": np.ones((2, 3)), "x2": np.ones((2, 3))} | change))
+    assert "\n" not in str(refused.value)
+
+
+def test_no_norm_is_too_large_or_too_small():
+    """Homogeneous in each input: by hand for one hidden layer, equal directions, NNGP = NTK/2 = |x||x'|/(2d)."""
+    for size1, size2 in ((1e200, 1e-200), (1e200, 1.0), (1e-100, 1e-170), (1e-300, 1.0)):
+        nngp, ntk = relu_ntk([[3 * size1, 4 * size1]], [[3 * size2, 4 * size2]])
+        assert_allclose([nngp[0, 0], ntk[0, 0] / 2], 25 * size1 * size2 / 4, rtol=1e-12)
 
 
 # --- mean loss --------------------------------------------------------------------------------------

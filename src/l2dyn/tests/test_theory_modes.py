@@ -17,6 +17,7 @@ from l2dyn.theory import (
     mode_residual,
     mode_residual_response,
     mode_response,
+    slope_response,
 )
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -123,6 +124,57 @@ def test_late_time_function_of_the_remaining_kernel():
     l2, late = 0.01, 1000.0
     value = mode_evolution(late, 2 * l2 * np.exp(2 * l2 * late), l2, 2, 1.0)
     assert_allclose(value, float(mp.e * mp.e1(1)), rtol=1e-11)
+
+
+def closed_slopes(t, eigenvalue, l2, k):
+    """(initial, target) factors of df/d log t by the differential equation, in 80 digits; k = 1, or k > 1."""
+    with mp.workdps(80):
+        t, eigenvalue, l2, k = map(mp.mpf, (t, eigenvalue, l2, k))
+        now = eigenvalue * mp.exp(-2 * (k - 1) * l2 * t)
+        if k == 1:
+            initial = mp.exp(-(eigenvalue + l2) * t)
+            return float(-t * (eigenvalue + l2) * initial), float(t * eigenvalue * initial)
+        rate, b = 2 * (k - 1) * l2, k / (2 * (k - 1))
+        begin, end = eigenvalue / rate, now / rate
+        initial = mp.exp(-k * l2 * t + end - begin)
+        target = end**b * mp.exp(end) * (mp.gammainc(1 - b, end) - mp.gammainc(1 - b, begin))
+        return float(-t * (now + k * l2) * initial), float(t * (now * (1 - target) - k * l2 * target))
+
+
+@pytest.mark.parametrize("k", [1.0, 1.2, 1.5, 1.9, 2.0, 2.5, 3.0, 5.5])
+def test_slopes_over_the_whole_range(k):
+    """Learning and forgetting are each exact, so their difference is off by a rounding of learning, < |initial|."""
+    l2 = 0.002
+    for decays, ratio in itertools.product([1e-9, 1e-4, 0.03, 0.5, 2.0, 7.0, 20.0, 50.0], 10.0 ** np.arange(-8, 9, 2)):
+        arguments = decays / l2, ratio * l2, l2, k
+        initial, target = slope_response(*arguments)
+        expected = closed_slopes(*arguments)
+        assert abs(initial - expected[0]) <= 1e-10 * abs(expected[0]) + 1e-290, arguments
+        allowed = 2e-9 * abs(expected[1]) + 1e-12 * abs(expected[0]) + 1e-290
+        assert abs(target - expected[1]) <= allowed, arguments
+
+
+@pytest.mark.parametrize("k", [0.0, 0.4, 0.9, 1.0, 1.0000001, 1.5, 2.0, 3.0])
+@pytest.mark.parametrize("ratio", [0.05, 40.0])
+def test_slopes_are_those_of_the_curve(k, ratio):
+    l2, h = 0.3, 1e-4
+    for t in (0.01, 1.0, 8.0):
+        curve = [mode_response(t * np.exp(step), ratio * l2, l2, k) for step in (-2 * h, -h, h, 2 * h)]
+        differences = (curve[0][i] - 8 * curve[1][i] + 8 * curve[2][i] - curve[3][i] for i in (0, 1))
+        for found, difference in zip(slope_response(t, ratio * l2, l2, k), differences, strict=True):
+            assert found == pytest.approx(difference / (12 * h), rel=1e-7, abs=1e-9)
+
+
+@pytest.mark.parametrize("k", [0.0, 0.5, 1.0, 2.0, 3.0])
+@pytest.mark.parametrize("huge", ["t", "eigenvalue", "l2", "k", "t and l2", "t and eigenvalue"])
+def test_the_largest_numbers_have_limits(k, huge):
+    given = {"t": 2.0, "eigenvalue": 1.0, "l2": 0.1, "k": k} | dict.fromkeys(huge.split(" and "), 1e307)
+    with np.errstate(all="raise", under="ignore"):
+        factors = [*mode_response(**given), *mode_residual_response(**given), *slope_response(**given)]
+        assert np.isfinite(factors).all()
+        assert 0 <= factors[1] <= 1 + 1e-12
+    if huge in ("l2", "t and l2") and k > 1:
+        assert factors[1] == 0
 
 
 # --- limits ---------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from l2dyn.theory.modes import (
     mode_residual,
     mode_residual_response,
     mode_response,
+    slope_response,
 )
 from l2dyn.theory.scale_invariance import equivalent_learning_rate
 from l2dyn.theory.zero_function import survival_width
@@ -44,6 +45,7 @@ __all__ = [
     "mode_response",
     "power_law_spectrum",
     "relu_ntk",
+    "slope_response",
     "spectrum_minima",
     "survival_width",
     "two_layer_flow",

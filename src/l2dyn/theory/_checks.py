@@ -9,7 +9,7 @@ def finite(name, value, nonnegative=False):
     """Return `value` as a float64 array; ValueError naming `name` if it is not finite (or is negative)."""
     try:
         if np.asarray(value).dtype.kind in "US":
-            raise TypeError(f"{value!r} is text")
+            raise TypeError(f"{shown(value)} is text")
         array = np.asarray(value, dtype=float)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} must be a real number or an array of real numbers: {error}") from None
@@ -18,6 +18,34 @@ def finite(name, value, nonnegative=False):
     if nonnegative and (array < 0).any():
         raise ValueError(f"{name} must not be negative, but its smallest value is {array.min()}")
     return array
+
+
+def count(name, value, least):
+    """Return `value` as an int of at least `least`; ValueError naming `name`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, not {shown(value)}")
+    return int(value)
+
+
+def choice(name, value, among):
+    """Return `value` if it is one of the words `among`; ValueError naming `name`."""
+    if not (isinstance(value, str) and value in among):
+        raise ValueError(f"{name} must be one of {', '.join(among)}, not {shown(value)}")
+    return value
+
+
+def increasing(name, value):
+    """Return `value` as increasing numbers from 0 on, [n], n at least 1; ValueError naming `name`."""
+    array = finite(name, value, nonnegative=True)
+    if array.ndim != 1 or array.size == 0 or (np.diff(array) <= 0).any():
+        raise ValueError(f"{name} must be increasing numbers of shape [n], but has shape {array.shape}")
+    return array
+
+
+def shown(value):
+    """A value in one short line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def broadcast_shape(**arrays):
@@ -39,9 +67,9 @@ def symmetric(name, value, size):
     return matrix
 
 
-def number(name, value):
-    """Return `value` as one finite float that is not negative; ValueError naming `name`."""
-    array = finite(name, value, nonnegative=True)
+def number(name, value, nonnegative=True):
+    """Return `value` as one finite float, by default not negative; ValueError naming `name`."""
+    array = finite(name, value, nonnegative)
     if array.ndim != 0:
         raise ValueError(f"{name} must be one number, but has shape {array.shape}")
     return float(array)

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.integrate import solve_ivp
 from scipy.optimize import brentq
 
-from l2dyn.theory._checks import finite, number
+from l2dyn.theory._checks import count, finite, increasing, number
 
 _RTOL = 1e-10
 
@@ -37,9 +37,10 @@ def two_layer_flow(t, y, l2, width, kernel=2.0, initial=0.0) -> tuple[np.ndarray
     >>> print(f.round(6), kernel.round(6))  # y - λ√n, and 2λ f/(y - f)
     [0.  0.9] [2.   0.18]
     """
-    t, y, l2 = _times(t), float(finite("y", y)), number("l2", l2)
-    initial, kernel = float(finite("initial", initial)), number("kernel", kernel)
-    if not width > 0:
+    t, y, l2 = increasing("t", t), number("y", y, nonnegative=False), number("l2", l2)
+    initial, kernel = number("initial", initial, nonnegative=False), number("kernel", kernel)
+    width = np.inf if isinstance(width, float) and width == np.inf else number("width", width)
+    if width == 0:
         raise ValueError(f"width must be positive, not {width}")
     if 2 * abs(initial) > np.sqrt(width) * kernel:
         raise ValueError(
@@ -75,7 +76,11 @@ def linear_net_flow(weights, x, y, l2, t) -> tuple[np.ndarray, np.ndarray]:
     >>> print(f.round(4))  # 1/√2, and then 1 - λ√2
     [0.7071 0.8586]
     """
-    t, x, y, l2 = _times(t), finite("x", x), float(finite("y", y)), number("l2", l2)
+    t, x, y, l2 = increasing("t", t), finite("x", x), number("y", y, nonnegative=False), number("l2", l2)
+    if x.ndim != 1:
+        raise ValueError(f"x must have shape [features], but has shape {x.shape}")
+    if not isinstance(weights, list | tuple):
+        raise ValueError("weights must be a list of matrices")
     matrices = [finite(f"weights[{i}]", w) for i, w in enumerate(weights)]
     sizes = [len(x), *(len(w) if w.ndim == 2 else -1 for w in matrices)]
     if any(w.ndim != 2 or w.shape[1] != size for w, size in zip(matrices, sizes, strict=False)) or sizes[-1] != 1:
@@ -122,8 +127,9 @@ def fixed_points(y, l2, width, layers) -> list[tuple[float, bool]]:
     [(0.0, True), (0.0103, False), (0.7644, True)]
     """
     y, l2, width = number("y", y), number("l2", l2), number("width", width)
-    if min(y, l2, width) == 0 or not isinstance(layers, int | np.integer) or layers < 2:
-        raise ValueError(f"y, l2 and width must be positive and layers at least 2, not {y}, {l2}, {width}, {layers!r}")
+    layers = count("layers", layers, 2)
+    if min(y, l2, width) == 0:
+        raise ValueError(f"y, l2 and width must be positive, not {y}, {l2}, {width}")
     power = 1 - 2 / layers
     # with g = f/y: g^power (1 - g) = λ n^{(L-1)/L} y^{2/L - 2}
     strength = l2 * width ** ((layers - 1) / layers) * y ** (2 / layers - 2)
@@ -139,13 +145,6 @@ def fixed_points(y, l2, width, layers) -> list[tuple[float, bool]]:
     low = brentq(excess, np.log(strength) / power - 2, np.log(top))
     high = brentq(excess, np.log(top), -1e-15) if excess(-1e-15) < 0 else 0.0
     return [(0.0, True), (float(y * np.exp(low)), False), (float(y * np.exp(high)), True)]
-
-
-def _times(t) -> np.ndarray:
-    t = finite("t", t, nonnegative=True)
-    if t.ndim != 1 or t.size == 0 or (np.diff(t) <= 0).any():
-        raise ValueError(f"t must be increasing times of shape [T], but has shape {t.shape}")
-    return t
 
 
 def _solved(slope, start, t: np.ndarray, atol: float, method: str = "Radau", **how) -> np.ndarray:

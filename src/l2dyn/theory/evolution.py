@@ -12,12 +12,13 @@ from collections.abc import Callable
 import numpy as np
 from scipy.integrate import solve_ivp
 
-from l2dyn.theory._checks import finite, number, positive_eigenvalues, symmetric
+from l2dyn.theory._checks import choice, finite, increasing, number, positive_eigenvalues, shown, symmetric
 from l2dyn.theory.modes import mode_quotients
 
 REDUCTIONS = ("sum", "mean")
 STIFF = ("Radau", "BDF")
 METHODS = (*STIFF, "RK45", "DOP853")
+_MOST_GROWTH = 100.0
 
 
 def evolve(
@@ -99,12 +100,15 @@ def integrate(
      [-0.653  0.653]]
     """
     problem = _Problem(kernel_train, y, l2, k, t, kernel_test, initial, initial_test, reduction)
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
-    if problem.t.ndim != 1 or (np.diff(problem.t) <= 0).any():
-        raise ValueError("t must be increasing times of shape [T]")
+    times = increasing("t", t)
+    choice("method", method, METHODS)
+    rtol = number("rtol", rtol)
+    if rtol < 1e-13:
+        raise ValueError(f"rtol must be at least 1e-13, not {rtol}")
+    if 2 * (1 - problem.k) * problem.l2 * times[-1] > _MOST_GROWTH:
+        raise ValueError(f"t must end before a kernel with k = {problem.k:g} has grown by e^{_MOST_GROWTH:g}")
     positive_eigenvalues("kernel_train", np.linalg.eigvalsh(problem.kernel))
-    gradient, curvature = _loss(loss)
+    gradient, curvature = _loss(loss, problem.y)
     shape, kernel, scale = problem.y.shape, problem.kernel, problem.scale
 
     def learned(time: float, state: np.ndarray) -> np.ndarray:
@@ -115,15 +119,14 @@ def integrate(
 
     def slope(time: float, state: np.ndarray) -> np.ndarray:
         push = shrunk(time) * gradient(learned(time, state), problem.y)
-        return -problem.k * problem.l2 * state - np.asarray(push).ravel()
+        return -problem.k * problem.l2 * state - push.ravel()
 
     def jacobian(time: float, state: np.ndarray) -> np.ndarray:
         second = curvature(learned(time, state))  # [N, C, C]
         through = np.einsum("ncd,nm->ncmd", second, kernel).reshape(state.size, state.size)
         return -problem.k * problem.l2 * np.eye(state.size) - shrunk(time) * through
 
-    times = problem.t
-    if times.size == 0 or times[-1] == 0:
+    if times[-1] == 0:
         return problem.functions(np.zeros((len(times), *shape)))
     solved = solve_ivp(
         slope,
@@ -147,8 +150,7 @@ class _Problem:
         y = finite("y", y)
         if y.ndim not in (1, 2) or y.size == 0:
             raise ValueError(f"y must have shape [samples] or [samples, outputs], but has shape {y.shape}")
-        if reduction not in REDUCTIONS:
-            raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, not {reduction!r}")
+        choice("reduction", reduction, REDUCTIONS)
         self.single, count = y.ndim == 1, len(y)
         self.y = y.reshape(count, -1)
         self.kernel = symmetric("kernel_train", kernel_train, count)
@@ -162,6 +164,8 @@ class _Problem:
             if self.kernel_test.ndim != 2 or self.kernel_test.shape[1] != count:
                 raise ValueError(f"kernel_test must have shape [points, {count}], but has {self.kernel_test.shape}")
             self.initial_test = self._function("initial_test", initial_test, len(self.kernel_test))
+        elif np.any(initial_test):
+            raise ValueError("initial_test goes with kernel_test")
 
     def _function(self, name: str, value, count: int) -> np.ndarray:
         value, shape = finite(name, value), (count,) if self.single else (count, self.y.shape[1])
@@ -182,15 +186,25 @@ class _Problem:
         return train if self.kernel_test is None else (train, at(self.initial_test, self.kernel_test))
 
 
-def _loss(loss) -> tuple[Callable, Callable | None]:
+def _loss(loss, y: np.ndarray) -> tuple[Callable, Callable | None]:
     """The gradient of each sample's loss, [N, C], and its second derivative, [N, C, C], where it is known."""
-    if loss == "mse":
-        return (lambda f, y: f - y), (lambda f: np.broadcast_to(np.eye(f.shape[1]), (*f.shape, f.shape[1])))
-    if loss == "cross_entropy":
-        return (lambda f, y: _softmax(f) * y.sum(axis=1, keepdims=True) - y), _softmax_curvature
     if callable(loss):
-        return loss, None
-    raise ValueError(f"loss must be 'mse', 'cross_entropy' or a function, not {loss!r}")
+        return (lambda f, y: _checked_gradient(loss, f, y)), None
+    if choice("loss", loss, ("mse", "cross_entropy")) == "mse":
+        return (lambda f, y: f - y), (lambda f: np.broadcast_to(np.eye(f.shape[1]), (*f.shape, f.shape[1])))
+    if y.shape[1] < 2 or (y < 0).any() or abs(y.sum(axis=1) - 1).max() > 1e-6:
+        raise ValueError("y must hold probabilities for cross_entropy: rows [C], C at least 2, that sum to 1")
+    return (lambda f, y: _softmax(f) - y), _softmax_curvature
+
+
+def _checked_gradient(loss: Callable, f: np.ndarray, y: np.ndarray) -> np.ndarray:
+    try:
+        found = np.asarray(loss(f, y), dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"loss must return a gradient of shape {f.shape}: {shown(error)}") from error
+    if found.shape != f.shape or not np.isfinite(found).all():
+        raise ValueError(f"loss must return a finite gradient of shape {f.shape}, but returned {shown(found)}")
+    return found
 
 
 def _softmax(f: np.ndarray) -> np.ndarray:

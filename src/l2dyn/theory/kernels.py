@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from l2dyn.theory._checks import finite, number, positive_eigenvalues, symmetric
+from l2dyn.theory._checks import count, finite, number, positive_eigenvalues, symmetric
 from l2dyn.theory.modes import mode_residual_response
 
 _BLOCK = 2**24  # numbers of a temporary array: a large kernel is evaluated in blocks of rows
@@ -29,20 +29,18 @@ def relu_ntk(x1, x2, hidden_layers=1, weight_std=1.0):
     >>> print(nngp.round(4), ntk.round(4))
     [[0.25   0.1592 0.    ]] [[0.5    0.1592 0.    ]]
     """
-    x1, x2, weight_std = finite("x1", x1), finite("x2", x2), finite("weight_std", weight_std)
+    x1, x2, weight_std = finite("x1", x1), finite("x2", x2), number("weight_std", weight_std)
+    hidden_layers = count("hidden_layers", hidden_layers, 1)
     for name, x in (("x1", x1), ("x2", x2)):
         if x.ndim != 2 or x.shape[1] == 0:
             raise ValueError(f"{name} must have shape [samples, features], but has shape {x.shape}")
     if x1.shape[1] != x2.shape[1]:
         raise ValueError(f"x1 and x2 must have equally many features, but have shapes {x1.shape}, {x2.shape}")
-    if not isinstance(hidden_layers, int | np.integer) or hidden_layers < 1:
-        raise ValueError(f"hidden_layers must be an integer of at least 1, not {hidden_layers!r}")
-    if weight_std.ndim != 0 or weight_std <= 0:
-        raise ValueError(f"weight_std must be one positive number, not {weight_std}")
+    if weight_std == 0:
+        raise ValueError("weight_std must be positive, not 0")
 
-    variance = float(weight_std) ** 2
-    norm1, norm2 = np.linalg.norm(x1, axis=1), np.linalg.norm(x2, axis=1)
-    unit1, unit2 = _unit_rows(x1, norm1), _unit_rows(x2, norm2)
+    variance = weight_std * weight_std
+    (unit1, norm1), (unit2, norm2) = _unit_rows(x1), _unit_rows(x2)
     nngp, ntk = np.empty((2, len(x1), len(x2)))
     rows = max(1, _BLOCK // max(len(x2), x1.shape[1]))
     for first in range(0, len(x1), rows):
@@ -93,24 +91,27 @@ def mean_loss(t, kernel, labels, l2, k, initial_covariance=None):
     l2, k = number("l2", l2), number("k", k)
     if labels.ndim != 1 or labels.size == 0:
         raise ValueError(f"labels must have shape [samples], but has shape {labels.shape}")
-    count = len(labels)
-    eigenvalues, modes = np.linalg.eigh(symmetric("kernel", kernel, count))
+    samples = len(labels)
+    eigenvalues, modes = np.linalg.eigh(symmetric("kernel", kernel, samples))
     eigenvalues = positive_eigenvalues("kernel", eigenvalues)
 
     # Dividing by N turns the eigenvalues of the summed loss into those of the mean loss.
-    initial_factor, target_factor = mode_residual_response(t[..., None], eigenvalues / count, l2, k)
+    initial_factor, target_factor = mode_residual_response(t[..., None], eigenvalues / samples, l2, k)
     with np.errstate(under="ignore"):
         residuals = (target_factor * (modes.T @ labels)) ** 2
         if initial_covariance is not None:
-            covariance = symmetric("initial_covariance", initial_covariance, count)
+            covariance = symmetric("initial_covariance", initial_covariance, samples)
             variances = np.einsum("ia,ij,ja->a", modes, covariance, modes, optimize=True)
             residuals += initial_factor**2 * positive_eigenvalues("initial_covariance", variances, "variance")
-        return residuals.sum(axis=-1) / (2 * count)
+        return residuals.sum(axis=-1) / (2 * samples)
 
 
-def _unit_rows(x, norms):
-    """Rows of x divided by their norms; zero rows stay zero."""
-    return x / np.where(norms > 0, norms, 1.0)[:, None]
+def _unit_rows(x):
+    """Rows of x divided by their norms, and the norms; zero rows stay zero. No square overflows or vanishes."""
+    largest = abs(x).max(axis=1, initial=0.0)
+    scaled = x / np.where(largest > 0, largest, 1.0)[:, None]
+    norms = np.linalg.norm(scaled, axis=1)
+    return scaled / np.where(norms > 0, norms, 1.0)[:, None], largest * norms
 
 
 def _angles(u1, u2):

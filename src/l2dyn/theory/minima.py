@@ -7,15 +7,15 @@ c = λ·epochs = C/(η·S), claim C14 and section 3.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq
 
 from l2dyn.metrics import time_to_peak
-from l2dyn.theory._checks import broadcast_shape, finite, number
+from l2dyn.theory._checks import broadcast_shape, count, finite, increasing, number
 from l2dyn.theory.evolution import evolve
-from l2dyn.theory.modes import mode_residual_response
+from l2dyn.theory.modes import mode_residual_response, slope_response
 
 _POINTS = 600  # of the search over log t
-_FLAT = 1e-9  # a minimum must lie this far, relatively, below both ends
+_FLAT = 1e-12  # a minimum must lie this far, relatively, below both ends
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,9 @@ class Extremum:
     C: float  # λ·t, without dimension
 
     def c(self, lr: float, steps_per_epoch: int) -> float:
-        """The constant λ·t* with t* in epochs, at this learning rate."""
+        """The constant λ·t* with t* in epochs, at this learning rate. Raises ValueError for arguments of 0 or less."""
+        if number("lr", lr) == 0 or number("steps_per_epoch", steps_per_epoch) == 0:
+            raise ValueError(f"lr and steps_per_epoch must be positive, not {lr} and {steps_per_epoch}")
         return self.C / (lr * steps_per_epoch)
 
 
@@ -41,8 +43,8 @@ def loss_minimum(eigenvalues, target, l2, k, initial=0.0, weights=1.0) -> Extrem
         weights: w_a, such as a quadrature of a density of modes, or 1/N for the mean.
 
     Returns:
-        The minimum, or None where there is none between the start and the end: for λ = 0, for the linear model
-        from f(0) = 0, or where L2 wins from the start.
+        The minimum, or None where there is none between the start and the end: for λ = 0 (or below 1e-140 of the
+        largest eigenvalue, where float64 ends), for the linear model from f(0) = 0, or where L2 wins from the start.
 
     Raises:
         ValueError: an argument is not finite, eigenvalues, l2, k or weights are negative, or shapes do not fit.
@@ -58,32 +60,39 @@ def loss_minimum(eigenvalues, target, l2, k, initial=0.0, weights=1.0) -> Extrem
     shape = broadcast_shape(eigenvalues=eigenvalues, target=target, initial=initial, weights=weights)
     if len(shape) != 1 or shape[0] == 0:
         raise ValueError(f"eigenvalues must have shape [modes], but the arguments broadcast to {shape}")
-    if l2 == 0 or eigenvalues.max() == 0:
+    if l2 <= 1e-140 * eigenvalues.max() or eigenvalues.max() == 0:
         return None
 
-    def losses(log_t) -> np.ndarray:
-        of_initial, of_target = mode_residual_response(np.exp(log_t)[..., None], eigenvalues, l2, k)
+    # t_min does not depend on the labels' scale, and squares must neither overflow nor vanish.
+    scale = float(max(abs(target).max(), abs(initial).max())) or 1.0
+    target, initial = target / scale, initial / scale
+
+    def slopes(t) -> np.ndarray:
+        """The sign of d loss / d log t, without cancellation: the loss itself is level to rounding near its minimum."""
+        residual = mode_residual_response(t, eigenvalues, l2, k)
+        moving = slope_response(t, eigenvalues, l2, k)
         with np.errstate(under="ignore"):
-            return 0.5 * (weights * (of_initial * initial + of_target * target) ** 2).sum(axis=-1)
+            parts = [first * initial + second * target for first, second in (residual, moving)]
+            # each over its largest: a positive factor, so that the product of two small numbers keeps its sign
+            parts = [part / np.maximum(abs(part).max(axis=-1, keepdims=True), 1e-300) for part in parts]
+            return (weights * parts[0] * parts[1]).sum(axis=-1)
+
+    def loss(t) -> float:
+        of_initial, of_target = mode_residual_response(t, eigenvalues, l2, k)
+        with np.errstate(under="ignore"):
+            return 0.5 * float((weights * (of_initial * initial + of_target * target) ** 2).sum())
 
     # From before anything moves to after everything is over: rates lie between the largest γ and k, 2(k-1) times λ.
     slowest = l2 * min(1.0, max(k, 1e-3), max(2 * abs(k - 1), 1e-3))
-    low, high = np.log(1e-4 / (eigenvalues.max() + l2)), np.log(60.0 / slowest)
-    grid = np.linspace(low, high, _POINTS)
-    found = losses(grid)
-    best = int(found.argmin())
-    ends = min(found[0], found[-1])
-    if best in (0, _POINTS - 1) or not found[best] < ends * (1 - _FLAT):
+    grid = np.linspace(np.log(1e-4 / (eigenvalues.max() + l2)), np.log(60.0 / slowest), _POINTS)
+    found = slopes(np.exp(grid)[:, None])
+    turns = np.flatnonzero((found[:-1] < 0) & (found[1:] > 0))
+    times = [np.exp(brentq(lambda s: float(slopes(np.exp(s))), grid[i], grid[i + 1], xtol=1e-13)) for i in turns]
+    best = min(((loss(t), t) for t in times), default=None)
+    ends = min(loss(np.exp(end)) for end in grid[[0, -1]])
+    if best is None or not best[0] < ends * (1 - _FLAT):
         return None
-    # 1e-9 of the span: the loss is flat there, and closer says nothing
-    refined = minimize_scalar(
-        lambda s: float(losses(np.asarray(s))),
-        bounds=(grid[best - 1], grid[best + 1]),
-        method="bounded",
-        options={"xatol": 1e-9},
-    )
-    t = float(np.exp(refined.x))
-    return Extremum(t, float(refined.fun), l2 * t)
+    return Extremum(float(best[1]), best[0] * scale * scale, l2 * float(best[1]))
 
 
 def accuracy_maximum(
@@ -95,11 +104,13 @@ def accuracy_maximum(
     t: increasing times, [T]. It is how the experiments read t* (`time_to_peak`). Raises ValueError as `evolve` and
     `time_to_peak`, and for y_test of another shape.
     """
-    t = finite("t", t, nonnegative=True)
+    t, tolerance = increasing("t", t), number("tolerance", tolerance)
+    if kernel_test is None:
+        raise ValueError("kernel_test is missing: accuracy is measured on test points")
     _, outputs = evolve(kernel_train, y, l2, k, t, kernel_test, initial, initial_test, reduction)
     y_test = finite("y_test", y_test)
-    if y_test.shape != outputs.shape[t.ndim :]:
-        raise ValueError(f"y_test must have shape {outputs.shape[t.ndim :]}, but has shape {y_test.shape}")
+    if y_test.shape != outputs.shape[1:]:
+        raise ValueError(f"y_test must have shape {outputs.shape[1:]}, but has shape {y_test.shape}")
     if y_test.ndim == 1:
         right = np.sign(outputs) == np.sign(y_test)
     else:
@@ -112,9 +123,10 @@ def accuracy_maximum(
 def power_law_spectrum(p, smallest=1e-16, largest=1.0, points=2000) -> tuple[np.ndarray, np.ndarray]:
     """(eigenvalues, weights) of the spectrum y² dN ∝ γ^{p-1} dγ between two eigenvalues, spaced evenly in log γ.
 
-    Raises ValueError where p, smallest or largest is not positive, or they are not in order.
+    For 0 < p < 2 and λ far from both ends of it, λ·t_min does not depend on λ (k = 2, f(0) = 0). Raises ValueError
+    where p, smallest or largest is not positive, they are not in order, or points is below 2.
     """
-    p = number("p", p)
+    p, points = number("p", p), count("points", points, 2)
     if not 0 < number("smallest", smallest) < number("largest", largest) or p == 0:
         raise ValueError(f"needs p > 0 and 0 < smallest < largest, not {p}, {smallest}, {largest}")
     eigenvalues = np.geomspace(smallest, largest, points)
@@ -129,17 +141,23 @@ def spectrum_minima(eigenvalues, weights, l2, k, initial=0.0) -> dict[str, np.nd
     l2: increasing coefficients [n]. Where there is no interior minimum, t, C and slope are nan. The paper's law t ∝ 1/λ
     is slope -1 (claim C14). Raises ValueError as `loss_minimum`, and for l2 that do not increase.
     """
-    l2 = finite("l2", l2, nonnegative=True)
-    if l2.ndim != 1 or len(l2) < 2 or (np.diff(l2) <= 0).any() or l2[0] == 0:
-        raise ValueError("l2 must be increasing positive coefficients of shape [n], n at least 2")
+    l2 = increasing("l2", l2)
+    if len(l2) < 2 or l2[0] == 0:
+        raise ValueError(f"l2 must be two positive coefficients at least, not {len(l2)} from {l2[0]:g} on")
     found = [loss_minimum(eigenvalues, 1.0, value, k, initial, weights) for value in l2]
     t = np.array([minimum.t if minimum else np.nan for minimum in found])
     return {"l2": l2, "t": t, "C": l2 * t, "slope": np.gradient(np.log(t), np.log(l2))}
 
 
 def law_window(l2, slope, tolerance=0.1) -> tuple[float, float] | None:
-    """The longest range of λ in which slope is within `tolerance` of -1, the paper's law; None where it never is."""
-    l2, slope = finite("l2", l2), np.asarray(slope, dtype=float)
+    """The longest range of λ in which slope is within `tolerance` of -1, the paper's law; None where it never is.
+
+    l2: increasing, [n]; slope: [n], nan where there is no minimum, as in the columns of `spectrum_minima`. Raises
+    ValueError for others.
+    """
+    l2, tolerance, slope = increasing("l2", l2), number("tolerance", tolerance), np.asarray(slope, dtype=float)
+    if slope.shape != l2.shape:
+        raise ValueError(f"slope must have shape {l2.shape}, but has shape {slope.shape}")
     holds = np.abs(slope + 1) <= tolerance  # nan never holds
     best, start = (0.0, None), None
     for i, good in enumerate([*holds, False]):

@@ -20,6 +20,7 @@ from l2dyn.theory._checks import broadcast_shape, finite
 
 _CUT = 34.0  # an integrand that has fallen by e^-34 = 2e-15 no longer counts
 _FLAT = 40.0  # a kernel that has changed by e^40 leaves p constant to rounding from there on
+_LARGE = 1e140  # of k·s: far beyond what e^-x still tells from 0, and its square is a float64
 _LOG_MAX = 650.0  # keeps a growing kernel (k < 1) inside float64; T is 1 long before
 _BLOCK = 8192  # elements at a time: the temporaries stay in the cache
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)
@@ -72,7 +73,7 @@ def mode_residual(t, eigenvalue, l2, k, target, initial=0.0):
     -1.000000e-20
     """
     target, initial = finite("target", target), finite("initial", initial)
-    decay, shortfall = _decay_and_integral(t, eigenvalue, l2, k, _shortfall)
+    decay, shortfall = _factors(t, eigenvalue, l2, k, _decay, _shortfall)
     broadcast_shape(**{"(t, eigenvalue, l2, k)": decay}, target=target, initial=initial)
     with np.errstate(under="ignore"):
         return (initial - target) * decay - target * shortfall
@@ -90,7 +91,7 @@ def mode_response(t, eigenvalue, l2, k):
     >>> print(round(float(initial_factor), 6), round(float(target_factor), 6))  # e^-2 and 1 - e^-2
     0.135335 0.864665
     """
-    return _decay_and_integral(t, eigenvalue, l2, k, _target)
+    return _factors(t, eigenvalue, l2, k, _decay, _target)
 
 
 def mode_residual_response(t, eigenvalue, l2, k):
@@ -107,7 +108,7 @@ def mode_residual_response(t, eigenvalue, l2, k):
     >>> print(f"{initial_factor:.3e} {target_factor:.3e}")  # e^-50, which 1 - f would lose
     1.929e-22 -1.929e-22
     """
-    decay, shortfall = _decay_and_integral(t, eigenvalue, l2, k, _shortfall)
+    decay, shortfall = _factors(t, eigenvalue, l2, k, _decay, _shortfall)
     return decay, -(decay + shortfall)
 
 
@@ -160,48 +161,90 @@ def late_time_response(w, k):
     return np.where(w > 0, target_factor, 0.0)
 
 
+def slope_response(t, eigenvalue, l2, k):
+    """The two factors of df/d log t = initial_factor · f(0) + target_factor · y, from terms that are each exact.
+
+    Arguments, units and errors are those of `mode_evolution`. With p and E of the module's docstring
+
+        df/dt = -(γ(t) + kλ) E f0 + {γ(t) E - 2(k-1) kλ² ∫_0^t p(u) e^{-kλu - p(u)} du} y,
+
+    learning, and for k > 1 forgetting: where they are equal, a mode from f(0) = 0 is at its largest.
+
+    >>> initial_factor, target_factor = slope_response(t=2.0, eigenvalue=1.0, l2=0.0, k=2)
+    >>> print(initial_factor.round(6), target_factor.round(6))  # -2e^-2 and 2e^-2
+    -0.270671 0.270671
+    """
+    learning, fading, forgetting = _factors(t, eigenvalue, l2, k, _learning, _fading, _forgetting)
+    return -(learning + fading), learning - forgetting
+
+
 def _mean_exponential(x):
     """The mean of e^{xu} over u in [0, 1]: (e^x - 1)/x, 1 at x = 0."""
     return np.where(x == 0, 1.0, np.expm1(x) / np.where(x == 0, 1.0, x))
 
 
-def _decay_and_integral(t, eigenvalue, l2, k, integral):
-    """E and `integral` (T or D of the module docstring) on the broadcast arguments."""
+def _factors(t, eigenvalue, l2, k, *kinds):
+    """Each of `kinds` (E, T, D and such of the module docstring) on the broadcast arguments."""
     arguments = {
         name: finite(name, value, nonnegative=True)
         for name, value in {"t": t, "eigenvalue": eigenvalue, "l2": l2, "k": k}.items()
     }
     shape = broadcast_shape(**arguments)
     columns = [np.broadcast_to(array, shape).flat for array in arguments.values()]  # copied block by block
-    decay, values = np.empty(len(columns[0])), np.empty(len(columns[0]))
+    values = [np.empty(len(columns[0])) for _ in kinds]
     # Underflow to 0, and overflow of exponents to an infinite decay, are the right answers here.
     with np.errstate(under="ignore", over="ignore"):
-        for start in range(0, decay.size, _BLOCK):
+        for start in range(0, values[0].size, _BLOCK):
             block = slice(start, start + _BLOCK)
-            decay[block], values[block] = _evaluate(*(column[block] for column in columns), integral)
-    return decay.reshape(shape), values.reshape(shape)
+            scaled = _scaled(*(column[block] for column in columns))
+            for value, kind in zip(values, kinds, strict=True):
+                value[block] = kind(*scaled)
+    return [value.reshape(shape) for value in values]
 
 
-def _evaluate(t, eigenvalue, l2, k, integral):
-    """`_decay_and_integral` for one block of elements, as 1-d arrays."""
+def _scaled(t, eigenvalue, l2, k):
+    """For one block of elements, as 1-d arrays: s = λt, k, log of γ(t) t, z = 2(k-1)λt, and γt.
+
+    The kernel changes by e^{-z} up to t.
+    """
     tiny = np.finfo(float).tiny
-    s, x = l2 * t, eigenvalue * t
-    z = 2 * (k - 1) * s  # the kernel changes by e^{-z} up to t
+    s, x = np.minimum(l2 * t, _LARGE / np.maximum(k, 1.0)), np.minimum(eigenvalue * t, 1e300)
+    z = 2 * (k - 1) * s
     # log of γ(t) t; where γt = 0 so far down that no growth of the kernel (k < 1) makes anything of it
     log_g = np.minimum(np.where(x > 0, np.log(np.maximum(x, tiny)) - z, -1e5), _LOG_MAX)
     z = np.where(z < 0, -1.0, 1.0) * np.maximum(abs(z), 1e-20)  # same to rounding, and no division by 0
-    decay = np.exp(-k * s - _elapsed(1.0, log_g, z))
-    return decay, integral(s, k, log_g, z) * (np.minimum(x / tiny, 1.0) if integral is _target else 1.0)
+    return s, k, log_g, z, x
 
 
-def _target(s, k, log_g, z):
+def _decay(s, k, log_g, z, x):
+    """E of the module docstring."""
+    return np.exp(-k * s - _elapsed(1.0, log_g, z))
+
+
+def _target(s, k, log_g, z, x):
     """T of the module docstring."""
-    return _integrate(log_g, (k - 2) * s, log_g, z)
+    return _integrate(log_g, (k - 2) * s, log_g, z) * np.minimum(x / np.finfo(float).tiny, 1.0)
 
 
-def _shortfall(s, k, log_g, z):
+def _shortfall(s, k, log_g, z, x):
     """D of the module docstring."""
     return k * s * _integrate(np.zeros_like(s), -k * s, log_g, z)
+
+
+def _learning(s, k, log_g, z, x):
+    """γ(t) E, times t."""
+    return np.exp(log_g - k * s - _elapsed(1.0, log_g, z))
+
+
+def _fading(s, k, log_g, z, x):
+    """kλ E, times t."""
+    return k * s * _decay(s, k, log_g, z, x)
+
+
+def _forgetting(s, k, log_g, z, x):
+    """2(k-1) kλ² ∫_0^t p(u) e^{-kλu - p(u)} du, times t: what the shrinking of the kernel takes from f."""
+    shrinking = 2 * (k - 1) * s  # z itself is never 0
+    return k * s * shrinking * _integrate(np.zeros_like(s), -k * s, log_g, z, weighted=True)
 
 
 def _elapsed(u, log_g, z):
@@ -209,46 +252,54 @@ def _elapsed(u, log_g, z):
     return np.exp(log_g + np.maximum(z * u, 0.0)) * -np.expm1(-abs(z) * u) / abs(z)
 
 
-def _integrate(log_scale, slope, log_g, z):
-    """∫_0^1 exp(log_scale + slope·u - p(u)) du by composite Gauss-Legendre on 1-d arrays."""
+def _integrate(log_scale, slope, log_g, z, weighted=False):
+    """∫_0^1 exp(log_scale + slope·u - p(u)) du, if `weighted` times p(u), by composite Gauss-Legendre on 1-d arrays."""
     size = abs(z)
     # Upper end: t' = 0, or where e^{-p} or e^{slope·u} has died out (p stays below _CUT if k < 1, v >= 0).
     v = np.log(_CUT * size) - log_g
     folds = np.where(z > 0, np.logaddexp(0.0, v), -np.log1p(-np.exp(np.minimum(v, -1e-3))))
     end = np.minimum(1.0, np.where((z > 0) | (v < -1e-3), folds / size, 1.0))
-    end = np.minimum(end, _CUT / np.maximum(-slope, _CUT))
+    falling = -slope - (np.maximum(z, 0.0) if weighted else 0.0)
+    end = np.minimum(end, _CUT / np.maximum(falling, _CUT))
 
     result = np.empty_like(z)
     even = size * end <= 3.0
     rules = (even, _even_panels), (~even & (z > 0), _shrinking_panels), (~even & (z < 0), _growing_panels)
     for chosen, rule in rules:
         if chosen.any():
-            result[chosen] = rule(end[chosen], log_scale[chosen], slope[chosen], log_g[chosen], z[chosen])
+            given = (values[chosen] for values in (end, log_scale, slope, log_g, z))
+            result[chosen] = rule(*given, weighted)
     return result
 
 
-def _even_panels(end, log_scale, slope, log_g, z):
+def _even_panels(end, log_scale, slope, log_g, z, weighted):
     """As `_integrate` up to `end`, where the kernel changes little."""
     amplitude = np.exp(log_g) / z
     edges = [fraction * end for fraction in _EVEN]
-    return _panels(edges, log_scale, slope, lambda u: amplitude * np.expm1(z * u))
+    return _panels(edges, log_scale, slope, lambda u: amplitude * np.expm1(z * u), weighted)
 
 
-def _shrinking_panels(end, log_scale, slope, log_g, z):
+def _shrinking_panels(end, log_scale, slope, log_g, z, weighted):
     """As `_integrate` up to `end`, where the kernel falls by much (k > 1): finest at the end."""
     edges = [end - np.minimum(distance / z, end) for distance in reversed(_SHRINKING)]
     # As a difference of exponentials p has an absolute error of rounding, which is all that e^{-p} needs.
     amplitude, nothing = np.exp(log_g + z * end) / z, np.exp(-z * end)
-    panels = _panels(edges, log_scale, slope, lambda u: amplitude * (np.exp(z * (u - end)) - nothing))
-    return panels + _exponential(np.zeros_like(z), edges[0], log_scale, slope)  # p is 0 to rounding here
+    panels = _panels(edges, log_scale, slope, lambda u: amplitude * (np.exp(z * (u - end)) - nothing), weighted)
+    start = np.zeros_like(z)  # from here to the first edge e^{-p} is 1 to rounding
+    if not weighted:
+        return panels + _exponential(start, edges[0], log_scale, slope)
+    log_scale = log_scale + log_g - np.log(z)
+    of_kernel = _exponential(start, edges[0], log_scale, slope + z)
+    return panels + of_kernel - _exponential(start, edges[0], log_scale, slope)
 
 
-def _growing_panels(end, log_scale, slope, log_g, z):
+def _growing_panels(end, log_scale, slope, log_g, z, weighted):
     """As `_integrate` up to `end`, where the kernel grows by much (k < 1): finest at u = 0."""
     edges = [np.minimum(distance / -z, end) for distance in _GROWING]
     amplitude = np.exp(log_g) / -z
-    panels = _panels(edges, log_scale, slope, lambda u: amplitude * -np.expm1(z * u))
-    return panels + _exponential(edges[-1], end, log_scale - amplitude, slope)  # p has saturated here
+    panels = _panels(edges, log_scale, slope, lambda u: amplitude * -np.expm1(z * u), weighted)
+    rest = _exponential(edges[-1], end, log_scale - amplitude, slope)  # p has saturated here
+    return panels + (np.where(rest > 0, amplitude, 0.0) * rest if weighted else rest)
 
 
 def _exponential(low, high, log_scale, slope):
@@ -258,14 +309,16 @@ def _exponential(low, high, log_scale, slope):
     return largest * -np.expm1(-steepness * (high - low)) / steepness
 
 
-def _panels(edges, log_scale, slope, elapsed):
-    """Gauss-Legendre sum of exp(log_scale + slope·u - elapsed(u)) over the panels between the edges."""
+def _panels(edges, log_scale, slope, elapsed, weighted):
+    """Gauss-Legendre sum of exp(log_scale + slope·u - p), if `weighted` times p = elapsed(u), between the edges."""
     total = np.zeros_like(slope)
     for first, second in itertools.pairwise(edges):
         width = second - first
-        panel = sum(
-            weight * np.exp(log_scale + slope * u - elapsed(u))
-            for weight, u in zip(_WEIGHTS, (first + node * width for node in _NODES), strict=True)
-        )
+        panel = 0.0
+        for weight, node in zip(_WEIGHTS, _NODES, strict=True):
+            u = first + node * width
+            p = elapsed(u)
+            value = np.exp(log_scale + slope * u - p)
+            panel = panel + weight * (np.where(value > 0, p, 0.0) * value if weighted else value)
         total += width * panel
     return total

@@ -44,7 +44,7 @@ def survival_width(x, y, l2, weight_std=1.0) -> float:
     left, sizes, _ = np.linalg.svd(x / np.sqrt(x.shape[1]), full_matrices=False)
     inside = left * sizes  # the inputs in coordinates of their own span; what is orthogonal to it gains nothing
     gain = max(_best_gain(inside, y), _best_gain(inside, -y))
-    return float((weight_std**2 * gain / l2) ** 2)
+    return float(np.square(weight_std * weight_std * gain / l2))
 
 
 def _best_gain(x: np.ndarray, y: np.ndarray) -> float:
