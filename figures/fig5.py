@@ -76,7 +76,7 @@ l2 = experiment.l2[0]
 style.mark_time(ax_loss, 1 / l2, r"$1/\lambda$")
 ax_loss.set(xscale="log", yscale="log", xlabel="gradient-flow time $t$", ylabel="training loss")
 ax_loss.set_xlim(1, kernel["t"].max())
-style.make_room(ax_loss, above=0.5)
+style.make_room(ax_loss, above=0.65)
 ax_loss.legend(loc="upper left")
 
 # %%

@@ -24,6 +24,7 @@
 
 from l2dyn.plotting import style
 from l2dyn.plotting.job import FigureJob
+from l2dyn.theory import law_window
 
 job = FigureJob.start("figS-spectrum", globals().get("snakemake"))
 table = job.curve("spectrum")
@@ -40,7 +41,11 @@ for name, rows in table.groupby("spectrum", sort=False):
     ax_slope.plot(rows["l2"], rows["slope"], color=color, linestyle=line)
     job.plot("a", name, rows["l2"], rows["C"])
     job.plot("b", name, rows["l2"], rows["slope"])
-smallest = table[table["spectrum"] == "kernel"]["smallest"].iloc[0]
+    window = law_window(rows["l2"], rows["slope"])
+    if window is not None:  # in the CSV, x from and to
+        job.plot("b", f"{name}, the law's window", window, [-1.0, -1.0])
+kernel = table[table["spectrum"] == "kernel"]
+smallest, window = kernel["smallest"].iloc[0], law_window(kernel["l2"], kernel["slope"])
 ax_slope.axhspan(-1.1, -0.9, color=style.NEUTRAL, alpha=0.15, linewidth=0)
 for ax in (ax_constant, ax_slope):
     ax.axvline(smallest, color=style.ORANGE, linewidth=0.6, linestyle=":")
@@ -56,6 +61,7 @@ samples = job.config.experiments[section.experiment].data
 note = (
     f"k = {section.k:g}, mean over samples; power laws from γ = {section.smallest:g} to 1; kernel: {samples.train} "
     f"samples, even/odd labels, dotted: its smallest eigenvalue; band: -1 ± 0.1"
+    + (f", where the kernel is for λ from {window[0]:.2g} to {window[1]:.2g}" if window else "")
 )
 style.small_print(figure, job.small_print(note=note))
 job.finish(figure)
