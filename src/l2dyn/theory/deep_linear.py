@@ -147,7 +147,7 @@ def fixed_points(y, l2, width, layers) -> list[tuple[float, bool]]:
     return [(0.0, True), (float(y * np.exp(low)), False), (float(y * np.exp(high)), True)]
 
 
-def _solved(slope, start, t: np.ndarray, atol: float, method: str = "Radau", **how) -> np.ndarray:
+def _solved(slope, start, t: np.ndarray, atol: float, method: str = "LSODA", **how) -> np.ndarray:
     """The states at the times t, [state, T]."""
     if t[-1] == 0:
         return np.array(start, dtype=float)[:, None]

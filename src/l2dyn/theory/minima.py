@@ -14,7 +14,7 @@ from l2dyn.theory._checks import broadcast_shape, count, finite, increasing, num
 from l2dyn.theory.evolution import evolve
 from l2dyn.theory.modes import mode_residual_response, slope_response
 
-_POINTS = 600  # of the search over log t
+_POINTS = 4  # of the search for an e-fold of t: every mode's loss is smooth over one
 _FLAT = 1e-12  # a minimum must lie this far, relatively, below both ends
 
 
@@ -84,7 +84,8 @@ def loss_minimum(eigenvalues, target, l2, k, initial=0.0, weights=1.0) -> Extrem
 
     # From before anything moves to after everything is over: rates lie between the largest γ and k, 2(k-1) times λ.
     slowest = l2 * min(1.0, max(k, 1e-3), max(2 * abs(k - 1), 1e-3))
-    grid = np.linspace(np.log(1e-4 / (eigenvalues.max() + l2)), np.log(60.0 / slowest), _POINTS)
+    low, high = np.log(1e-4 / (eigenvalues.max() + l2)), np.log(60.0 / slowest)
+    grid = np.linspace(low, high, int(_POINTS * (high - low)) + 2)
     found = slopes(np.exp(grid)[:, None])
     turns = np.flatnonzero((found[:-1] < 0) & (found[1:] > 0))
     times = [np.exp(brentq(lambda s: float(slopes(np.exp(s))), grid[i], grid[i + 1], xtol=1e-13)) for i in turns]
