@@ -58,7 +58,7 @@ for ax, panel, k in ((ax_deep, "a", 2.0), (ax_linear, "b", 1.0)):
 theory_styles = {1.0: (style.BLUE, "theory, $k = 1$"), 2.0: (style.ORANGE, "theory, $k = 2$")}
 for k, curve in kernel.groupby("k"):
     color, label = theory_styles.get(k, (style.NEUTRAL, f"theory, $k = {k:g}$"))
-    ax_loss.plot(curve["t"], curve["loss"], color=color, label=label, zorder=2)
+    ax_loss.plot(curve["t"], curve["loss"], "--", color=color, label=label, zorder=4)
     job.plot("c", f"theory k={k:g}", curve["t"], curve["loss"])
 
 for name, color in zip(names, (style.GREEN, style.NEUTRAL), strict=True):
@@ -76,6 +76,8 @@ l2 = experiment.l2[0]
 style.mark_time(ax_loss, 1 / l2, r"$1/\lambda$")
 ax_loss.set(xscale="log", yscale="log", xlabel="gradient-flow time $t$", ylabel="training loss")
 ax_loss.set_xlim(1, kernel["t"].max())
+ax_loss.axhline(0.5, color=style.NEUTRAL, linewidth=0.6, linestyle=":", zorder=0)
+ax_loss.text(kernel["t"].max(), 0.52, "$f = 0$", fontsize=style.SMALL, color=style.NEUTRAL, ha="right", va="bottom")
 style.make_room(ax_loss, above=0.65)
 ax_loss.legend(loc="upper left")
 

@@ -66,7 +66,8 @@ def draw(ax, panel: str, label: str, runs: pd.DataFrame, name: str, color, bound
         return ""
     middle, low, high = ratios.median(), ratios.min(), ratios.max()
     job.plot(panel, f"{label} measured/theory", [len(ratios)], [middle], low=low, high=high)
-    return f"{middle:.2f} ({label.replace('$', '').replace(chr(92) + 'eta', 'η')})"
+    plain = label.replace("$", "").replace(r"\eta", "η").replace(" ", "\N{NO-BREAK SPACE}")
+    return f"{middle:.2f}\N{NO-BREAK SPACE}({plain})"
 
 
 def geometric_mean(values) -> float:
@@ -97,13 +98,15 @@ for lr, color in style.learning_rate_colors(runs["lr"]).items():
     words["c"].append(draw(ax_biased, "c", label, runs[runs["lr"] == lr], "C_t_star", color, bound=True))
 
 # %%
-for ax, name in ((ax_loss, "loss smallest"), (ax_accuracy, "accuracy at its best"), (ax_biased, "figure 2's net")):
+titles = (ax_loss, "smallest loss"), (ax_accuracy, "$t^*$ of the accuracy"), (ax_biased, "$t^*$, figure 2's net")
+for ax, name in titles:
     style.log_axis_of_l2(ax)
     ax.set(yscale="log", ylabel=r"$C = \lambda t$")
     ax.set_title(name, loc="right", fontsize=style.SMALL)
     ax.plot([], [], "--", color=style.NEUTRAL, linewidth=0.9, label="theory")
     style.make_room(ax, above=0.75)
     style.label_short_log_axis(ax.yaxis)
+    style.label_short_log_axis(ax.xaxis)
     ax.legend(loc="upper left", ncols=2 if ax is ax_biased else 1)
 
 # %%

@@ -15,8 +15,8 @@
 #
 # Gradient descent on 2-layer nets of growing width (k = 2), as in figure 5c.
 #
-# - **a** the norm of the kernel of finite nets, against |Θ_t| = e^(-2(k-1)λt) |Θ_0| (claim C20); the CSV has its slope,
-#   in units of the theory's, for λt from 0 to ½, ½ to 1 and 1 to 2;
+# - **a** the Frobenius norm of the kernel of finite nets, against e^(-2(k-1)λt) of equation 2 (claim C20); the CSV has
+#   its slope, in units of the theory's, for λt from 0 to ½, ½ to 1 and 1 to 2;
 # - **b** the training loss of the same nets, against theory. t = η·steps.
 
 # %%
@@ -64,7 +64,9 @@ ax_kernel.plot(t, np.exp(-2 * l2 * t), color=style.NEUTRAL, linestyle="--", labe
 ax_loss.plot(theory["t"], theory["loss"], color=style.NEUTRAL, linestyle="--", label="theory, $k = 2$")
 job.plot("a", "theory", t, np.exp(-2 * l2 * t))
 job.plot("b", "theory", theory["t"], theory["loss"])
-ax_kernel.set(yscale="log", xlabel="gradient-flow time $t$", ylabel=r"$|\Theta_t| / |\Theta_0|$", xlim=(0, t[-1]))
+ax_kernel.set(
+    yscale="log", xlabel="gradient-flow time $t$", ylabel=r"$\|\Theta_t\|_F / \|\Theta_0\|_F$", xlim=(0, t[-1])
+)
 style.mark_time(ax_kernel, 1 / l2, r"$1/\lambda$")
 ax_kernel.set_ylim(bottom=0.6 * np.exp(-2 * l2 * t[-1]), top=1.1)
 shown = theory["loss"][(theory["t"] >= 1) & (theory["t"] <= t[-1])]

@@ -32,10 +32,10 @@ table = job.curve("linear")
 figure, (ax_two, ax_three, ax_phase) = style.panels(3)
 
 # %%
+finite = table[(table["panel"] != "phase") & np.isfinite(table["width"])]
+colors = style.learning_rate_colors(finite["width"])
 for ax, panel, name in ((ax_two, "a", "flow"), (ax_three, "b", "drawn")):
     rows = table[(table["panel"] == name) & (table["t"] > 0)]
-    widths = sorted(w for w in rows["width"].unique() if np.isfinite(w))
-    colors = style.learning_rate_colors(widths)
     for (width, seed), curve in rows.groupby(["width", "seed"], dropna=False):
         infinite = not np.isfinite(width)
         first = infinite or np.isnan(seed) or seed == min(job.config.theory.linear.seeds)
@@ -46,14 +46,19 @@ for ax, panel, name in ((ax_two, "a", "flow"), (ax_three, "b", "drawn")):
     l2 = rows["l2"].iloc[0]
     style.mark_time(ax, 1 / l2, r"$1/\lambda$")
     ax.set(
-        xscale="log", xlabel="gradient-flow time $t$", ylabel="$f(t)$", ylim=(-0.5 if name == "drawn" else -0.04, 3.4)
+        xscale="log", xlabel="gradient-flow time $t$", ylabel="$f(t)$", ylim=(-1.2 if name == "drawn" else -0.04, 3.4)
     )
-    ax.legend(loc="upper left", title=f"{rows['layers'].iloc[0]} layers", ncols=2)
+    ax.legend(
+        loc="upper left",
+        title=f"{rows['layers'].iloc[0]} layers",
+        ncols=2,
+        **{"frameon": True, "facecolor": "white", "edgecolor": "none", "framealpha": 1.0, "borderpad": 0.1},
+    )
 
 # %%
 phase = table[table["panel"] == "phase"].copy()
 phase["ratio"] = 1 / phase["l2"] ** 2
-alive = phase["f"] > 1e-3
+alive = phase["f"] > 0.01  # on the line itself f falls to 0, but only as 1/t
 ax_phase.scatter(phase["ratio"][alive], phase["width"][alive], color=style.BLUE, s=9, label="$f_\\infty > 0$")
 ax_phase.scatter(
     phase["ratio"][~alive],

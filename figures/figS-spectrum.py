@@ -16,9 +16,9 @@
 # The time of the smallest training loss at infinite width (k = 2, f(0) = 0), found in equation 3, for power-law spectra
 # y² dN ∝ γ^(p-1) dγ, for a single mode, and for the kernel of real samples.
 #
-# - **a** λ·t against λ: level where the paper's law holds;
-# - **b** the local exponent d log t / d log λ, which the law says is -1. The law ends where λ reaches the smallest
-#   eigenvalues (marked for the real kernel); a single mode has only a logarithm.
+# - **a** λ·t against λ: level where the paper's law holds, and ½ where λ is above all eigenvalues;
+# - **b** the local exponent d log t / d log λ, which the law says is -1. The law ends where λ falls below the smallest
+#   eigenvalues (marked for the real kernel); a single mode above λ has only a logarithm.
 
 # %%
 
@@ -50,10 +50,10 @@ ax_slope.axhspan(-1.1, -0.9, color=style.NEUTRAL, alpha=0.15, linewidth=0)
 for ax in (ax_constant, ax_slope):
     ax.axvline(smallest, color=style.ORANGE, linewidth=0.6, linestyle=":")
     ax.set(xscale="log", xlabel="$\\lambda$")
-ax_constant.set(yscale="log", ylabel="$\\lambda\\, t_{\\min}$")
+ax_constant.axhline(0.5, color=style.NEUTRAL, linewidth=0.6, linestyle=":", zorder=0)
+ax_constant.set(ylabel="$\\lambda\\, t_{\\min}$", ylim=(0, 0.85))
 ax_slope.set(ylabel="$d\\,\\log t_{\\min} / d\\,\\log\\lambda$", ylim=(-1.45, 0.1))
-ax_constant.set_ylim(bottom=1e-11)
-ax_constant.legend(loc="lower right", ncols=2)
+ax_constant.legend(loc="upper left", ncols=3, columnspacing=1.0)
 
 # %%
 section = job.config.theory.spectrum

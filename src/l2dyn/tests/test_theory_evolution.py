@@ -370,6 +370,12 @@ def test_steep_power_laws_follow_another_one(p):
     assert_allclose(table["slope"], -3 / (p + 1), atol=0.02)
 
 
+def test_far_above_every_eigenvalue_the_constant_is_a_half():
+    """f ≈ γ t e^{-2λt} y there, whatever the spectrum."""
+    for eigenvalues, target in (([1.0], [1.0]), ([1.0, 0.03, 1e-6], [1.0, -2.0, 0.4])):
+        assert_allclose(loss_minimum(eigenvalues, target, 1e3, 2).C, 0.5, rtol=1e-3)
+
+
 @pytest.mark.parametrize(("p", "constant"), [(0.25, 0.39), (0.5, 0.37), (1.0, 0.31), (1.5, 0.23)])
 def test_power_laws_follow_the_law_with_a_constant_of_their_own(p, constant):
     """Section 5 of the paper's page: λ·t_min for k = 2 from f = 0, independent of λ over six decades."""

@@ -1,10 +1,13 @@
-"""Does a finite 2-layer ReLU net forget everything? The stability of f = 0 under gradient flow with L2.
+"""Does a finite 2-layer ReLU net forget everything? Where f = 0 is the only place for gradient flow with L2 to end.
 
-The net is that of `relu_ntk` with one hidden layer of n units, f(x) = σ²/√(nd) Σ_j v_j relu(w_j·x). At θ = 0 the
-squared loss is ½ mean(y²) - mean(y f) to second order, so that unit j grows or decays under its part of -mean(y f) and
-(λ/2)(v_j² + |w_j|²): in its best direction it grows where σ²M/√n > λ, M being the maximum over |w| = 1 of
-|mean(y relu(w·x))|/√d. So f = 0 is stable only above n = (σ²M/λ)². Below, a net stays alive (claim C15); above, it can
-do at late times what the theory of infinite width says.
+The net is that of `relu_ntk` with one hidden layer of n units, f(x) = σ²/√(nd) Σ_j v_j relu(w_j·x), trained on the mean
+of ½(f - y)². With M the maximum over |w| = 1 of |mean(y relu(w·x))|/√d, and |v_j||w_j| at most half of v_j² + |w_j|²,
+
+    mean(y f) ≤ (σ²M/√n) |θ|²/2.
+
+Where the flow rests, θ·∇L = -λ|θ|²; f being 2-homogeneous, θ·∇L = 2 mean((f - y) f), so mean(f²) = mean(y f) - λ|θ|²/2
+is at most (σ²M/√n - λ) |θ|²/2. Hence above n = (σ²M/λ)² the only stationary point is θ = 0. Below, it is unstable: near
+θ = 0 each unit moves by its part of -mean(y f) + λ|θ|²/2 alone, and one in M's direction grows.
 """
 
 import numpy as np
@@ -15,7 +18,9 @@ _STEPS, _DRAWN = 600, 32
 
 
 def survival_width(x, y, l2, weight_std=1.0) -> float:
-    """The width n above which f = 0 is stable, so that L2 makes a 2-layer ReLU net forget all it has learned.
+    """The width n above which L2 makes a 2-layer ReLU net forget all it has learned, wherever it starts (claim C15).
+
+    Below it θ = 0 is unstable, and a net can stay alive.
 
     For one sample with |x|² = d that is (y/λ)², as for the deep linear nets of `two_layer_flow`.
 
