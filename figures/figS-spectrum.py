@@ -51,9 +51,9 @@ for ax in (ax_constant, ax_slope):
     ax.axvline(smallest, color=style.ORANGE, linewidth=0.6, linestyle=":")
     ax.set(xscale="log", xlabel="$\\lambda$")
 ax_constant.axhline(0.5, color=style.NEUTRAL, linewidth=0.6, linestyle=":", zorder=0)
-ax_constant.set(ylabel="$\\lambda\\, t_{\\min}$", ylim=(0, 0.85))
+ax_constant.set(ylabel="$\\lambda\\, t_{\\min}$", ylim=(0, 0.95))
 ax_slope.set(ylabel="$d\\,\\log t_{\\min} / d\\,\\log\\lambda$", ylim=(-1.45, 0.1))
-ax_constant.legend(loc="upper left", ncols=3, columnspacing=1.0)
+ax_constant.legend(loc="upper left", ncols=2, columnspacing=1.0)
 
 # %%
 section = job.config.theory.spectrum
