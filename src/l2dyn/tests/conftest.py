@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 
 import hypothesis
 import numpy as np
@@ -50,9 +51,20 @@ def arrays(tmp_path_factory):
     """The prepared file of the embedded digits."""
     from l2dyn import data
 
-    path = tmp_path_factory.mktemp("data") / "digits.npz"
+    path = data.prepared_path("digits", tmp_path_factory.mktemp("results"))
     data.prepare("digits", path)
     return path
+
+
+@pytest.fixture(scope="session")
+def copy_digits(arrays):
+    """copy_digits(results) puts the prepared digits where commands with that results folder look for them."""
+
+    def copy_to(results):
+        (results / "data").mkdir()
+        shutil.copy(arrays, results / "data")
+
+    return copy_to
 
 
 @pytest.fixture

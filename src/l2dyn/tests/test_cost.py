@@ -88,7 +88,8 @@ def _importable_in_other_processes(monkeypatch):
 
 
 @pytest.fixture
-def results(tmp_path, monkeypatch):
+def results(tmp_path, copy_digits, monkeypatch):
+    copy_digits(tmp_path)
     monkeypatch.setenv("L2DYN_RESULTS", str(tmp_path))
     monkeypatch.delenv("L2DYN_DEVICE", raising=False)
     return tmp_path

