@@ -76,7 +76,7 @@ l2 = experiment.l2[0]
 style.mark_time(ax_loss, 1 / l2, r"$1/\lambda$")
 ax_loss.set(xscale="log", yscale="log", xlabel="gradient-flow time $t$", ylabel="training loss")
 ax_loss.set_xlim(1, kernel["t"].max())
-ax_loss.axhline(0.5, color=style.NEUTRAL, linewidth=0.6, linestyle=":", zorder=0)
+ax_loss.axhline(0.5, color=style.NEUTRAL, linewidth=0.6, linestyle=":", zorder=0)  # ½ mean(y²) for labels of ±1
 ax_loss.text(kernel["t"].max(), 0.52, "$f = 0$", fontsize=style.SMALL, color=style.NEUTRAL, ha="right", va="bottom")
 style.make_room(ax_loss, above=0.65)
 ax_loss.legend(loc="upper left")

@@ -114,7 +114,7 @@ first = job.config.experiments[homogeneous[0]]
 seeds = style.plural(len(first.seeds), "seed")
 note = f"a, b: {first.data.train} samples, even/odd labels, η = {first.lr[0]:g}, {seeds}"
 note += f"; c: {job.describe_model(biased)}; bars and bands: range over seeds; hollow: censored"
-said = [f"{panel} {', '.join(filter(None, found))}" for panel, found in words.items() if any(found)]
+said = [f"{panel}\N{NO-BREAK SPACE}{', '.join(filter(None, found))}" for panel, found in words.items() if any(found)]
 note += "; median of measured over theory: " + "; ".join(said) if said else ""
 style.small_print(figure, job.small_print(*tables.values(), runs, note=note))
 job.finish(figure)
