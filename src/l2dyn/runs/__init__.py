@@ -1,1 +1,1 @@
-"""Floor 0: what a run is (RunSpec), which runs a scale asks for, and where their records lie. Never imports torch."""
+"""Runs without training: the plan of a scale, records and where they lie, costs."""

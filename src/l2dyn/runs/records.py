@@ -1,4 +1,4 @@
-"""Records of runs as Parquet files: one file holds one run (`results/runs/`) or many (a bundle).
+"""Records of runs as Parquet files: one file holds one run (the cache) or many (a bundle).
 
 A file's metadata holds, for each run, its spec, status, numerics version, provenance and a SHA-256 over metadata and
 columns, which every load verifies: no common format notices a flipped bit by itself.
@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from l2dyn.errors import UserError
-from l2dyn.runs.files import write_atomically
-from l2dyn.runs.spec import RunSpec, canonical_json, from_dict, to_dict
+from l2dyn.files import write_atomically
+from l2dyn.specs.base import canonical_json, to_dict
+from l2dyn.specs.run import RunSpec
 
 COLUMNS = (
     "step",
@@ -66,6 +67,17 @@ class Record:
         """Whether this record answers for a horizon of `steps` (a diverged run answers for any)."""
         return self.status == "diverged" or self.steps >= steps
 
+    @property
+    def reach(self) -> tuple[bool, int]:
+        """What to compare two records of one run by: the greater one serves more horizons."""
+        return self.status == "diverged", self.steps
+
+    def status_at(self, steps: int) -> str:
+        """The status at a horizon: finished (also where it diverged only later), diverged, or short of it."""
+        if not self.serves(steps):
+            return "short"
+        return "diverged" if self.status == "diverged" and self.steps <= steps else "finished"
+
     def prefix(self, steps: int) -> dict[str, np.ndarray]:
         """The columns up to and including `steps`."""
         count = int(np.searchsorted(self.columns["step"], steps, side="right"))
@@ -73,7 +85,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Entry:
+class RecordHeader:
     """What can be known of a record without reading its columns."""
 
     run_id: str
@@ -87,8 +99,9 @@ class Entry:
         """As Record.serves."""
         return self.status == "diverged" or self.steps >= steps
 
-    def reaches(self) -> tuple[bool, int]:
-        """What to compare two records of one run by: the greater one serves more horizons."""
+    @property
+    def reach(self) -> tuple[bool, int]:
+        """As Record.reach."""
         return self.status == "diverged", self.steps
 
 
@@ -119,10 +132,10 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
     write_atomically(path, sink.getvalue().to_pybytes())
 
 
-def read_entries(path: Path) -> dict[str, Entry]:
-    """The entries of a file, from its metadata alone. Raises DamagedRecord when that cannot be read."""
+def read_headers(path: Path) -> dict[str, RecordHeader]:
+    """The headers of a file, from its metadata alone. Raises DamagedRecord when that cannot be read."""
     return {
-        run_id: Entry(run_id, Path(path).name, m["status"], m["steps"], m["numerics_version"], m["sha256"])
+        run_id: RecordHeader(run_id, Path(path).name, m["status"], m["steps"], m["numerics_version"], m["sha256"])
         for run_id, m in _read_header(path)["runs"].items()
     }
 
@@ -189,9 +202,10 @@ def _verified(path: Path, run_id: str, meta: dict, columns: dict[str, np.ndarray
     if digest(meta, columns) != meta.get("sha256"):
         raise DamagedRecord(path, run_id, "its SHA-256 does not fit")
     try:
-        spec = from_dict(RunSpec, meta["spec"])
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: run {run_id} was written by another version of l2dyn ({error})") from None
+        spec = RunSpec.model_validate(meta["spec"])
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{path}: run {run_id} was written by another version of l2dyn ({reason})") from None
     if spec.run_id != run_id:
         raise DamagedRecord(path, run_id, "its spec has another id")
     return Record(spec, meta["status"], meta["steps"], meta["numerics_version"], columns, meta["provenance"])

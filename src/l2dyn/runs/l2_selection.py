@@ -1,7 +1,7 @@
-"""λ that is measured on other runs: how it is written down in `results/<scale>/<experiment>/l2.json`.
+"""l2 selections: λ measured on other runs, as `results/<scale>/<experiment>/l2.json` holds them.
 
 The file is what a Snakemake checkpoint leaves behind; whoever needs these λ later reads only that. How they are
-measured stands in l2dyn.derivation.
+measured stands in l2dyn.tables.l2_selection.
 """
 
 import itertools
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from l2dyn.errors import UserError
-from l2dyn.runs.files import results_folder, write_atomically
+from l2dyn.files import results_folder, write_atomically
 
 FILE = "l2.json"
 
 
 @dataclass(frozen=True)
-class DerivedL2:
+class L2Selection:
     """λ of one experiment. values: {(learning rate, budget in epochs): λ}, empty where it could not be measured.
 
     reason: why it could not, else "". evidence: how it was measured, for a reader; nothing here depends on it.
@@ -35,26 +35,26 @@ class DerivedL2:
         return set(itertools.product(lrs, budgets)) <= set(self.values)
 
 
-def derived_l2_path(scale: str, experiment: str) -> Path:
+def selection_path(scale: str, experiment: str) -> Path:
     """Where an experiment's λ are written down."""
     return results_folder() / scale / experiment / FILE
 
 
-def write_derived_l2(path: Path, derived: DerivedL2) -> None:
+def write_l2_selection(path: Path, selection: L2Selection) -> None:
     """Write the file, atomically."""
-    rows = [{"lr": lr, "epochs": epochs, "l2": l2} for (lr, epochs), l2 in sorted(derived.values.items())]
-    content = {"l2": rows, "reason": derived.reason, "evidence": derived.evidence or {}}
+    rows = [{"lr": lr, "epochs": epochs, "l2": l2} for (lr, epochs), l2 in sorted(selection.values.items())]
+    content = {"l2": rows, "reason": selection.reason, "evidence": selection.evidence or {}}
     write_atomically(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
-def read_derived_l2(path: Path) -> DerivedL2 | None:
+def read_l2_selection(path: Path) -> L2Selection | None:
     """The λ of an experiment, None where they have not been measured yet. Raises UserError for a damaged file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         values = {(float(row["lr"]), float(row["epochs"])): float(row["l2"]) for row in content["l2"]}
         if not all(0 < l2 < math.inf for l2 in values.values()):
             raise ValueError("an l2 that is not positive and finite")
-        return DerivedL2(values, str(content["reason"]), dict(content["evidence"]))
+        return L2Selection(values, str(content["reason"]), dict(content["evidence"]))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError) as error:

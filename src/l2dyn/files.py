@@ -10,7 +10,7 @@ from pathlib import Path
 
 from l2dyn.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[3]  # of the checkout, for an editable install
+ROOT = Path(__file__).resolve().parents[2]  # of the checkout, for an editable install
 
 
 def results_folder() -> Path:

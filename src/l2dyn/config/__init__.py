@@ -1,0 +1,1 @@
+"""The configuration of a scale: typed, validated, read from config/<scale>.yaml; every error is one line."""

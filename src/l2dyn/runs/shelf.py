@@ -1,0 +1,92 @@
+"""The shelf: `paper_results/runs/`, the recorded runs that ship with the project, as bundles listed in a manifest.
+
+It is read-only but for `l2dyn ship`. A record of an older numerics version counts here; figures name it.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from l2dyn.errors import UserError
+from l2dyn.files import shipped_folder, write_atomically
+from l2dyn.runs.records import DamagedRecord, Record, RecordHeader, read_headers, read_record, read_records
+from l2dyn.specs.base import canonical_json
+
+MANIFEST = "manifest.json"
+
+
+class Shelf:
+    """The shipped records; an empty shelf where `reuse` is false. folder: that of the bundles."""
+
+    def __init__(self, folder: Path | None = None, reuse: bool = True):
+        self.folder = Path(folder) if folder is not None else shipped_folder() / "runs"
+        self.reuse = reuse
+        self._headers: dict[str, RecordHeader] | None = None
+
+    @property
+    def headers(self) -> dict[str, RecordHeader]:
+        """What the manifest lists, by run id. Raises UserError for a damaged manifest."""
+        if self._headers is None:
+            self._headers = read_manifest(self.folder) if self.reuse else {}
+        return self._headers
+
+    def serves(self, run_id: str, steps: int) -> bool:
+        """Whether it has the run up to a horizon."""
+        return run_id in self.headers and self.headers[run_id].serves(steps)
+
+    def load(self, run_id: str) -> Record | None:
+        """The verified record, None where there is none. Raises DamagedRecord, which names the remedy."""
+        header = self.headers.get(run_id)
+        if header is None:
+            return None
+        path = self.folder / header.file
+        try:
+            if not path.exists():
+                raise DamagedRecord(path, run_id, "the file is missing")
+            if read_headers(path).get(run_id) != header:
+                raise DamagedRecord(path, run_id, f"it is not the record that {MANIFEST} lists")
+            return read_record(path, run_id)
+        except DamagedRecord as damage:
+            remedy = f"restore it with: git checkout -- {path}"
+            raise DamagedRecord(path, run_id, damage.reason, remedy) from None
+
+    def key(self, run_ids: Iterable[str]) -> str:
+        """Hash of what the shelf holds of these runs."""
+        held = [[i, self.headers[i].steps, self.headers[i].sha256] for i in run_ids if i in self.headers]
+        return hashlib.sha256(canonical_json(held).encode()).hexdigest()[:10]
+
+
+def read_manifest(folder: Path) -> dict[str, RecordHeader]:
+    """The headers of a shelf's records by run id; empty when there is no manifest."""
+    path = Path(folder) / MANIFEST
+    if not path.exists():
+        return {}
+    try:
+        runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
+        headers = {run_id: RecordHeader(run_id, **values) for run_id, values in runs.items()}
+        for header in headers.values():
+            for field in dataclasses.fields(RecordHeader):
+                if type(getattr(header, field.name)) is not field.type:
+                    raise TypeError(f"{field.name} of run {header.run_id} is not of type {field.type.__name__}")
+        return headers
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: damaged manifest ({error}); restore it with: git checkout -- {path}") from None
+
+
+def write_manifest(folder: Path) -> int:
+    """Index every bundle of a shelf in its manifest.json, and return how many runs it lists.
+
+    Where two bundles hold one run, the record that serves more counts. Verifies every record; raises DamagedRecord.
+    """
+    folder = Path(folder)
+    runs: dict[str, RecordHeader] = {}
+    for path in sorted(folder.glob("*.parquet")):
+        read_records(path)
+        for run_id, header in read_headers(path).items():
+            if run_id not in runs or header.reach > runs[run_id].reach:
+                runs[run_id] = header
+    listed = {i: {k: v for k, v in vars(header).items() if k != "run_id"} for i, header in sorted(runs.items())}
+    write_atomically(folder / MANIFEST, (json.dumps({"runs": listed}, indent=1) + "\n").encode())
+    return len(runs)
