@@ -25,38 +25,38 @@ import numpy as np
 
 from l2dyn.plotting import style
 from l2dyn.plotting.budgets import by_budget, predicted_at_budgets, tuned_at_budgets
-from l2dyn.plotting.job import FigureJob
+from l2dyn.plotting.notebook import FigureNotebook
 from l2dyn.plotting.time_scales import draw_points
 
-job = FigureJob.start("fig1", globals().get("snakemake"))
+notebook = FigureNotebook.start("fig1")
 names = (
     *("fig1a-fixed", "fig1a-scaled", "fig1a-predicted"),
     *("fig1b-tuned", "fig1b-predicted", "fig1c-auto", "fig1c-tuned"),
 )
-fixed, scaled, starred, grid, predicted, auto, constant = (job.summary(name) for name in names)
+fixed, scaled, starred, grid, predicted, auto, constant = (notebook.summary(name) for name in names)
 figure, (ax_schedule, ax_budget, ax_auto) = style.panels(3)
 
 # %% [markdown]
 # ## a: with a learning-rate schedule
 
 # %%
-horizon = job.config.experiments["fig1a-scaled"].horizon
+horizon = notebook.config.experiments["fig1a-scaled"].horizon
 labels = (f"$T = {fixed['horizon_epochs'].max():g}$", rf"$T = {style.number(horizon.t_l2)}/\lambda$")
 lines = [(fixed, style.BLUE, labels[0]), (scaled, style.ORANGE, labels[1])]
 for runs, color, label in lines:
     shown = runs[(runs["l2"] > 0) & (runs["status"] != "diverged")].dropna(subset="final_test_accuracy")
     shown = shown.assign(bound=shown["status"] == "short")
-    draw_points(job, ax_schedule, "a", label, shown, "final_test_accuracy", color, label)
+    draw_points(notebook, ax_schedule, "a", label, shown, "final_test_accuracy", color, label)
     gone = runs[runs["status"] == "diverged"]
     style.draw_diverged(ax_schedule, gone["l2"], color)
-    job.plot("a", f"{label} diverged", gone["l2"], np.nan, gone["run_id"].to_numpy())
+    notebook.plot("a", f"{label} diverged", gone["l2"], np.nan, gone["run_id"].to_numpy())
 star = starred[starred["status"] == "finished"].dropna(subset="final_test_accuracy")
 if len(star):
     x, y = star["l2"].iloc[0], star["final_test_accuracy"].mean()
     ax_schedule.plot(
         x, y, "*", color=style.BLUE, markersize=8, markeredgecolor="white", label=rf"{labels[0]}, $\lambda = c/T_1$"
     )
-    job.plot("a", "predicted, c/T1", [x], [y], " ".join(star["run_id"]))
+    notebook.plot("a", "predicted, c/T1", [x], [y], " ".join(star["run_id"]))
 style.log_axis_of_l2(ax_schedule)
 ax_schedule.set(ylabel="final test accuracy")
 style.cut_low(ax_schedule, depth=0.06)
@@ -73,9 +73,11 @@ for series, color, table in (("tuned", style.BLUE, tuned), ("predicted", style.O
     spread = (table["low"], table["high"])
     style.draw_series(ax_budget, table.index, table["accuracy"], color, label=label, spread=spread)
     extra = {"l2": table["l2"].to_numpy(), "low": table["low"].to_numpy(), "high": table["high"].to_numpy()}
-    job.plot("b", series, table.index, table["accuracy"], table["run_ids"].to_numpy(), **extra)
+    notebook.plot("b", series, table.index, table["accuracy"], table["run_ids"].to_numpy(), **extra)
 both = by_budget(tuned, guessed)
-job.plot("b", "tuned minus predicted", both.index, both["accuracy_tuned"] - both["accuracy_predicted"])
+for budget, row in both.iterrows():
+    gap = row["accuracy_tuned"] - row["accuracy_predicted"]
+    notebook.number("b", f"accuracy tuned minus predicted, {budget:g} epochs", gap)
 style.budget_axis(ax_budget, tuned.index)
 ax_budget.set(ylabel="max test accuracy")
 ax_budget.legend(loc="lower right")
@@ -89,11 +91,11 @@ ax_l2.spines[["top", "left"]].set_visible(False)
 for name, runs, color in (("AutoL2", auto, style.GREEN), ("tuned constant", constant, style.BLUE)):
     label = name
     for row in runs[runs["status"].isin(["finished", "short"])].itertuples():
-        columns = job.record(row.run_id).prefix(row.horizon_steps)
+        columns = notebook.record(row)
         ax_auto.plot(columns["epoch"], columns["test_accuracy"], color=color, linewidth=0.8, label=label)
         ax_l2.plot(columns["epoch"], columns["l2"], color=color, linewidth=0.8, linestyle=":")
         curve = (columns["epoch"], columns["test_accuracy"])
-        job.plot("c", f"{name} seed={row.seed}", *curve, row.run_id, l2=columns["l2"])
+        notebook.plot("c", f"{name} seed={row.seed}", *curve, row.run_id, l2=columns["l2"])
         label = None
 end = max(auto["horizon_epochs"].max(), 1)
 ax_auto.set(xlabel="epochs", ylabel="test accuracy", xlim=(0, end))
@@ -108,21 +110,21 @@ ax_l2.set(yscale="log", ylabel=r"$\lambda$ (dotted)", ylim=(1e-8, 1))  # below t
 # %%
 pairs = auto.merge(constant, on="seed", suffixes=("_auto", "_tuned"))
 for pair in pairs.dropna(subset=["max_test_accuracy_auto", "max_test_accuracy_tuned"]).itertuples():
-    columns = job.record(pair.run_id_auto).prefix(pair.horizon_steps_auto)
+    columns = notebook.runs[pair.run_id_auto].prefix(pair.horizon_steps_auto)
     reached = columns["epoch"][columns["test_accuracy"] >= pair.max_test_accuracy_tuned]
     ids = f"{pair.run_id_auto} {pair.run_id_tuned}"
     ratio = reached[0] / pair.t_argmax_tuned if len(reached) and pair.t_argmax_tuned else np.nan
-    job.plot("c", "AutoL2 over tuned: time ratio", [pair.seed], [ratio], ids)
+    notebook.number("c", f"time of AutoL2 over tuned, seed {pair.seed}", ratio, run_ids=ids)
     gain = pair.max_test_accuracy_auto - pair.max_test_accuracy_tuned
-    job.plot("c", "AutoL2 minus tuned: max test accuracy", [pair.seed], [gain], ids)
+    notebook.number("c", f"max test accuracy of AutoL2 minus tuned, seed {pair.seed}", gain, run_ids=ids)
 
 # %%
 reason = next(
-    filter(None, (job.derived(name).reason for name in names if "predicted" in name or "c-tuned" in name)), ""
+    filter(None, (notebook.l2_selection(name).reason for name in names if "predicted" in name or "c-tuned" in name)), ""
 )
-momentum, augmentation = grid["momentum"].max(), job.describe_augmentation("fig1b-tuned")
-note = f"{job.describe_model('fig1b-tuned')}, momentum {momentum:g}, {augmentation} (seeds: {job.seeds(*names)})"
-note += f"; AutoL2 measures every {style.plural(job.config.experiments['fig1c-auto'].auto_l2.interval, 'epoch')}"
+momentum, augmentation = grid["momentum"].max(), notebook.config.experiments["fig1b-tuned"].augmentation.describe()
+note = f"{notebook.net('fig1b-tuned')}, momentum {momentum:g}, {augmentation} (seeds: {notebook.seeds(*names)})"
+note += f"; AutoL2 measures every {style.plural(notebook.config.experiments['fig1c-auto'].auto_l2.interval, 'epoch')}"
 note += f"; no λ: {reason}" if reason else ""
-style.small_print(figure, job.small_print(fixed, scaled, starred, grid, predicted, auto, constant, note=note))
-job.finish(figure)
+style.small_print(figure, notebook.small_print(fixed, scaled, starred, grid, predicted, auto, constant, note=note))
+notebook.finish(figure)

@@ -25,8 +25,8 @@
 # their training set. Crosses: diverged. None of these enters the fit.
 
 # %%
-from l2dyn.plotting.job import FigureJob
+from l2dyn.plotting.notebook import FigureNotebook
 from l2dyn.plotting.time_scales import draw_rows
 
-job = FigureJob.start("fig2", globals().get("snakemake"))
-job.finish(draw_rows(job, ("fig2ab", "fig2c"), ("fig2de", "fig2f")))
+notebook = FigureNotebook.start("fig2")
+notebook.finish(draw_rows(notebook, ("fig2ab", "fig2c"), ("fig2de", "fig2f")))

@@ -19,8 +19,8 @@
 #   number of epochs.
 
 # %%
-from l2dyn.plotting.job import FigureJob
+from l2dyn.plotting.notebook import FigureNotebook
 from l2dyn.plotting.time_scales import draw_rows
 
-job = FigureJob.start("fig3", globals().get("snakemake"))
-job.finish(draw_rows(job, ("fig3-plain", "fig3-plain-budget"), ("fig3-norm", "fig3-norm-budget")))
+notebook = FigureNotebook.start("fig3")
+notebook.finish(draw_rows(notebook, ("fig3-plain", "fig3-plain-budget"), ("fig3-norm", "fig3-norm-budget")))

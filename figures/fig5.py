@@ -25,13 +25,13 @@
 # %%
 
 from l2dyn.plotting import style
-from l2dyn.plotting.job import FigureJob
+from l2dyn.plotting.notebook import FigureNotebook
 
-job = FigureJob.start("fig5", globals().get("snakemake"))
-modes = job.curve("modes")
-kernel = job.curve("kernel")
+notebook = FigureNotebook.start("fig5")
+modes = notebook.curve("modes")
+kernel = notebook.curve("kernel")
 names = ("fig5c", "fig5c-narrow")
-descents = {name: job.summary(name) for name in names}
+descents = {name: notebook.summary(name) for name in names}
 figure, (ax_deep, ax_linear, ax_loss) = style.panels(3)
 
 # %% [markdown]
@@ -44,7 +44,7 @@ for ax, panel, k in ((ax_deep, "a", 2.0), (ax_linear, "b", 1.0)):
         l2 = curve["l2"].iloc[0]
         label = rf"$\gamma/\lambda = {style.number(round(eigenvalue / l2, 6))}$"
         ax.plot(curve["t"], curve["f"], color=color, label=label)
-        job.plot(panel, f"eigenvalue={eigenvalue:g}", curve["t"], curve["f"], k=k, l2=l2)
+        notebook.plot(panel, f"eigenvalue={eigenvalue:g}", curve["t"], curve["f"], k=k, l2=l2)
     ax.axhline(1.0, color=style.NEUTRAL, linewidth=0.6, linestyle=":", zorder=0)
     style.mark_time(ax, 1 / l2, r"$1/\lambda$")
     ax.set(xscale="log", xlabel="gradient-flow time $t$", ylabel="$f_a(t) / y_a$", ylim=(-0.04, 1.62))
@@ -59,18 +59,18 @@ theory_styles = {1.0: (style.BLUE, "theory, $k = 1$"), 2.0: (style.ORANGE, "theo
 for k, curve in kernel.groupby("k"):
     color, label = theory_styles.get(k, (style.NEUTRAL, f"theory, $k = {k:g}$"))
     ax_loss.plot(curve["t"], curve["loss"], "--", color=color, label=label, zorder=4)
-    job.plot("c", f"theory k={k:g}", curve["t"], curve["loss"])
+    notebook.plot("c", f"theory k={k:g}", curve["t"], curve["loss"])
 
 for name, color in zip(names, (style.GREEN, style.NEUTRAL), strict=True):
-    experiment = job.config.experiments[name]
-    width = experiment.model.width
+    experiment = notebook.config.experiments[name]
+    width = experiment.net.width
     label = f"width {width}"
     for row in descents[name][descents[name]["status"].isin(["finished", "short"])].itertuples():
-        columns = job.record(row.run_id).prefix(row.horizon_steps)
+        columns = notebook.record(row)
         trained = columns["step"] > 0
         t = row.lr * columns["step"][trained]
         ax_loss.plot(t, columns["train_loss"][trained], color=color, linewidth=0.8, label=label, zorder=3)
-        job.plot("c", f"width={width} seed={row.seed}", t, columns["train_loss"][trained], row.run_id)
+        notebook.plot("c", f"width={width} seed={row.seed}", t, columns["train_loss"][trained], row.run_id)
         label = None
 l2 = experiment.l2[0]
 style.mark_time(ax_loss, 1 / l2, r"$1/\lambda$")
@@ -82,9 +82,9 @@ style.make_room(ax_loss, above=0.65)
 ax_loss.legend(loc="upper left")
 
 # %%
-samples, seeds = experiment.data.train, style.plural(len(experiment.seeds), "seed")
+samples, seeds = experiment.data.train_samples, style.plural(len(experiment.seeds), "seed")
 survival = kernel["survival_width"].iloc[0]
 note = f"c: {samples} samples, even/odd labels, λ = {l2:g}, η = {experiment.lr[0]:g}, {seeds}"
 note += f", survival width {survival:.0f}"
-style.small_print(figure, job.small_print(*descents.values(), note=note))
-job.finish(figure)
+style.small_print(figure, notebook.small_print(*descents.values(), note=note))
+notebook.finish(figure)

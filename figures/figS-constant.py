@@ -26,18 +26,18 @@ import numpy as np
 import pandas as pd
 
 from l2dyn.plotting import style
-from l2dyn.plotting.job import FigureJob
+from l2dyn.plotting.notebook import FigureNotebook
 from l2dyn.plotting.time_scales import draw_points
 
-job = FigureJob.start("figS-constant", globals().get("snakemake"))
-*homogeneous, biased = job.config.figures["figS-constant"].experiments
-theory = job.curve("constant").set_index("run_id").add_suffix("_theory")
+notebook = FigureNotebook.start("figS-constant")
+*homogeneous, biased = notebook.config.figures["figS-constant"].experiments
+theory = notebook.curve("constant").set_index("run_id").add_suffix("_theory")
 figure, (ax_loss, ax_accuracy, ax_biased) = style.panels(3)
 
 
 def compared(experiment: str) -> pd.DataFrame:
     """The runs with λ > 0 that were measured, with λt as measured and in theory."""
-    runs = job.summary(experiment)
+    runs = notebook.summary(experiment)
     runs = runs[(runs["l2"] > 0) & runs["status"].isin(["finished", "short"])]
     runs = runs.join(theory, on="run_id")
     scale = runs["lr"] * runs["l2"]
@@ -55,18 +55,18 @@ def draw(ax, panel: str, label: str, runs: pd.DataFrame, name: str, color, bound
     kept = runs.dropna(subset=[name, f"{name}_theory"]).assign(bound=lambda r: r["bound"] & bound)
     if not len(kept):
         return ""
-    draw_points(job, ax, panel, label, kept, name, color, label, mean=geometric_mean)
+    draw_points(notebook, ax, panel, label, kept, name, color, label, mean=geometric_mean)
     of_theory = kept.groupby("l2")[f"{name}_theory"].agg([geometric_mean, "min", "max"])
     ax.plot(of_theory.index, of_theory["geometric_mean"], "--", color=color, linewidth=0.9, zorder=1)
     ax.fill_between(of_theory.index, of_theory["min"], of_theory["max"], color=color, alpha=0.12, linewidth=0)
     extra = {"low": of_theory["min"].to_numpy(), "high": of_theory["max"].to_numpy()}
-    job.plot(panel, f"{label} theory", of_theory.index, of_theory["geometric_mean"], **extra)
+    notebook.plot(panel, f"{label} theory", of_theory.index, of_theory["geometric_mean"], **extra)
     ratios = (kept[name] / kept[f"{name}_theory"])[~kept["bound"]]
     if not len(ratios):
         return ""
     middle, low, high = ratios.median(), ratios.min(), ratios.max()
-    job.plot(panel, f"{label} measured/theory", [len(ratios)], [middle], low=low, high=high)
     plain = label.replace("$", "").replace(r"\eta", "η").replace(" ", "\N{NO-BREAK SPACE}")
+    notebook.number(panel, f"{plain}: measured over theory (median, range)", middle, low, high, runs=len(ratios))
     return f"{middle:.2f}\N{NO-BREAK SPACE}({plain})"
 
 
@@ -80,7 +80,7 @@ def geometric_mean(values) -> float:
 
 # %%
 tables = {name: compared(name) for name in homogeneous}
-widths = {name: job.config.experiments[name].model.width for name in homogeneous}
+widths = {name: notebook.config.experiments[name].net.width for name in homogeneous}
 colors = style.learning_rate_colors(sorted(widths.values()))
 words: dict[str, list[str]] = {"a": [], "b": [], "c": []}
 for name in sorted(homogeneous, key=widths.get):
@@ -110,11 +110,11 @@ for ax, name in titles:
     ax.legend(loc="upper left", ncols=2 if ax is ax_biased else 1)
 
 # %%
-first = job.config.experiments[homogeneous[0]]
+first = notebook.config.experiments[homogeneous[0]]
 seeds = style.plural(len(first.seeds), "seed")
-note = f"a, b: {first.data.train} samples, even/odd labels, η = {first.lr[0]:g}, {seeds}"
-note += f"; c: {job.describe_model(biased)}; bars and bands: range over seeds; hollow: censored"
+note = f"a, b: {first.data.train_samples} samples, even/odd labels, η = {first.lr[0]:g}, {seeds}"
+note += f"; c: {notebook.net(biased)}; bars and bands: range over seeds; hollow: censored"
 said = [f"{panel}\N{NO-BREAK SPACE}{', '.join(filter(None, found))}" for panel, found in words.items() if any(found)]
 note += "; median of measured over theory: " + "; ".join(said) if said else ""
-style.small_print(figure, job.small_print(*tables.values(), runs, note=note))
-job.finish(figure)
+style.small_print(figure, notebook.small_print(*tables.values(), runs, note=note))
+notebook.finish(figure)

@@ -24,36 +24,36 @@
 import numpy as np
 
 from l2dyn.plotting import style
-from l2dyn.plotting.job import FigureJob
+from l2dyn.plotting.notebook import FigureNotebook
 
-job = FigureJob.start("figS-kernel", globals().get("snakemake"))
-names = job.config.figures["figS-kernel"].experiments
-loss = job.curve("kernel")
+notebook = FigureNotebook.start("figS-kernel")
+names = notebook.config.figures["figS-kernel"].experiments
+loss = notebook.curve("kernel")
 figure, (ax_kernel, ax_loss) = style.panels(2)
 
 # %%
-experiments = {name: job.config.experiments[name] for name in names}
-colors = style.learning_rate_colors(sorted({e.model.width for e in experiments.values()}))
+experiments = {name: notebook.config.experiments[name] for name in names}
+colors = style.learning_rate_colors(sorted({e.net.width for e in experiments.values()}))
 summaries = []
 for name, experiment in experiments.items():
-    summary = job.summary(name)
+    summary = notebook.summary(name)
     summaries.append(summary)
-    label = f"width {experiment.model.width}"
+    label = f"width {experiment.net.width}"
     for row in summary[summary["status"].isin(["finished", "short"])].itertuples():
-        columns = job.record(row.run_id).prefix(row.horizon_steps)
+        columns = notebook.record(row)
         t = row.lr * columns["step"]
         norm = columns["kernel_norm"] / columns["kernel_norm"][0]
-        look = {"color": colors[experiment.model.width], "linewidth": 0.8}
+        look = {"color": colors[experiment.net.width], "linewidth": 0.8}
         ax_kernel.plot(t, norm, label=label, **look)
         ax_loss.plot(t[1:], columns["train_loss"][1:], **look)
-        job.plot("a", f"width={experiment.model.width} seed={row.seed}", t, norm, row.run_id)
-        job.plot("b", f"width={experiment.model.width} seed={row.seed}", t[1:], columns["train_loss"][1:], row.run_id)
+        notebook.plot("a", f"width={experiment.net.width} seed={row.seed}", t, norm, row.run_id)
+        notebook.plot("b", f"width={experiment.net.width} seed={row.seed}", t[1:], columns["train_loss"][1:], row.run_id)
         for low, high in ((0, 0.5), (0.5, 1), (1, 2)):
             inside = (t * row.l2 >= low) & (t * row.l2 <= high * (1 + 1e-9))
             if inside.sum() > 2:
                 slope = np.polyfit(t[inside], np.log(norm[inside]), 1)[0] / (-2 * row.l2)
-                series = f"slope at width={experiment.model.width} seed={row.seed}"
-                job.plot("a", series, [high], [slope], row.run_id, low=low)
+                what = f"slope of log ‖Θ‖ over −2λ, width {experiment.net.width}, λt {low:g} to {high:g}, seed {row.seed}"
+                notebook.number("a", what, slope, run_ids=row.run_id)
         label = None
 
 # %%
@@ -62,8 +62,8 @@ theory = loss[loss["k"] == 2.0]
 t = np.linspace(0, 2 / l2, 200)
 ax_kernel.plot(t, np.exp(-2 * l2 * t), color=style.NEUTRAL, linestyle="--", label=r"$e^{-2\lambda t}$")
 ax_loss.plot(theory["t"], theory["loss"], color=style.NEUTRAL, linestyle="--", label="theory, $k = 2$")
-job.plot("a", "theory", t, np.exp(-2 * l2 * t))
-job.plot("b", "theory", theory["t"], theory["loss"])
+notebook.plot("a", "theory", t, np.exp(-2 * l2 * t))
+notebook.plot("b", "theory", theory["t"], theory["loss"])
 ax_kernel.set(
     yscale="log", xlabel="gradient-flow time $t$", ylabel=r"$\|\Theta_t\|_F / \|\Theta_0\|_F$", xlim=(0, t[-1])
 )
@@ -79,7 +79,7 @@ ax_loss.legend(loc="upper left")
 
 # %%
 note = (
-    f"{experiment.data.train} samples, even/odd labels, λ = {l2:g}; the kernel on {experiment.kernel_samples} of them"
+    f"{experiment.data.train_samples} samples, even/odd labels, λ = {l2:g}; the kernel on {experiment.kernel_samples} of them"
 )
-style.small_print(figure, job.small_print(*summaries, note=note))
-job.finish(figure)
+style.small_print(figure, notebook.small_print(*summaries, note=note))
+notebook.finish(figure)

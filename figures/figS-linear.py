@@ -25,10 +25,10 @@
 import numpy as np
 
 from l2dyn.plotting import style
-from l2dyn.plotting.job import FigureJob
+from l2dyn.plotting.notebook import FigureNotebook
 
-job = FigureJob.start("figS-linear", globals().get("snakemake"))
-table = job.curve("linear")
+notebook = FigureNotebook.start("figS-linear")
+table = notebook.curve("linear")
 figure, (ax_two, ax_three, ax_phase) = style.panels(3)
 
 # %%
@@ -38,11 +38,11 @@ for ax, panel, name in ((ax_two, "a", "flow"), (ax_three, "b", "drawn")):
     rows = table[(table["panel"] == name) & (table["t"] > 0)]
     for (width, seed), curve in rows.groupby(["width", "seed"], dropna=False):
         infinite = not np.isfinite(width)
-        first = infinite or np.isnan(seed) or seed == min(job.config.theory.linear.seeds)
+        first = infinite or np.isnan(seed) or seed == min(notebook.config.theory.linear.seeds)
         label = "$n = \\infty$" if infinite else f"$n = {width:g}$"
         look = {"color": style.NEUTRAL, "linestyle": "--", "zorder": 3} if infinite else {"color": colors[width]}
         ax.plot(curve["t"], curve["f"], label=label if first else None, linewidth=1.0, **look)
-        job.plot(panel, f"width={width:g} seed={seed}", curve["t"], curve["f"])
+        notebook.plot(panel, f"width={width:g} seed={seed}", curve["t"], curve["f"])
     l2 = rows["l2"].iloc[0]
     style.mark_time(ax, 1 / l2, r"$1/\lambda$")
     ax.set(
@@ -72,8 +72,8 @@ ax_phase.plot(line, line, color=style.NEUTRAL, linewidth=0.8, linestyle="--", la
 ax_phase.set(xscale="log", yscale="log", xlabel="$(y/\\lambda)^2$", ylabel="width $n$")
 ax_phase.set_ylim(bottom=0.08)
 ax_phase.legend(loc="lower right")
-job.plot("c", "f at the end", phase["ratio"], phase["f"], width=list(phase["width"]))
+notebook.plot("c", "f at the end", phase["ratio"], phase["f"], width=list(phase["width"]))
 
 # %%
-style.small_print(figure, job.small_print(note=f"a, b: λ = {table['l2'].iloc[0]:g}; c: gradient flow until 200/λ"))
-job.finish(figure)
+style.small_print(figure, notebook.small_print(note=f"a, b: λ = {table['l2'].iloc[0]:g}; c: gradient flow until 200/λ"))
+notebook.finish(figure)

@@ -23,11 +23,11 @@
 # %%
 
 from l2dyn.plotting import style
-from l2dyn.plotting.job import FigureJob
+from l2dyn.plotting.notebook import FigureNotebook
 from l2dyn.theory import law_window
 
-job = FigureJob.start("figS-spectrum", globals().get("snakemake"))
-table = job.curve("spectrum")
+notebook = FigureNotebook.start("figS-spectrum")
+table = notebook.curve("spectrum")
 figure, (ax_constant, ax_slope) = style.panels(2)
 
 # %%
@@ -39,11 +39,12 @@ for name, rows in table.groupby("spectrum", sort=False):
     color, line, label = looks[name]
     ax_constant.plot(rows["l2"], rows["C"], color=color, linestyle=line, label=label)
     ax_slope.plot(rows["l2"], rows["slope"], color=color, linestyle=line)
-    job.plot("a", name, rows["l2"], rows["C"])
-    job.plot("b", name, rows["l2"], rows["slope"])
+    notebook.plot("a", name, rows["l2"], rows["C"])
+    notebook.plot("b", name, rows["l2"], rows["slope"])
     window = law_window(rows["l2"], rows["slope"])
-    if window is not None:  # in the CSV, x from and to
-        job.plot("b", f"{name}, the law's window", window, [-1.0, -1.0])
+    if window is not None:
+        for end, l2 in zip(("smallest", "largest"), window, strict=True):
+            notebook.number("b", f"{name}: {end} λ where the exponent is −1 ± 0.1", l2)
 kernel = table[table["spectrum"] == "kernel"]
 smallest, window = kernel["smallest"].iloc[0], law_window(kernel["l2"], kernel["slope"])
 ax_slope.axhspan(-1.1, -0.9, color=style.NEUTRAL, alpha=0.15, linewidth=0)
@@ -56,12 +57,12 @@ ax_slope.set(ylabel="$d\\,\\log t_{\\min} / d\\,\\log\\lambda$", ylim=(-1.45, 0.
 ax_constant.legend(loc="upper left", ncols=2, columnspacing=1.0)
 
 # %%
-section = job.config.theory.spectrum
-samples = job.config.experiments[section.experiment].data
+section = notebook.config.theory.spectrum
+samples = notebook.config.experiments[section.experiment].data
 note = (
-    f"k = {section.k:g}, mean over samples; power laws from γ = {section.smallest:g} to 1; kernel: {samples.train} "
+    f"k = {section.k:g}, mean over samples; power laws from γ = {section.smallest:g} to 1; kernel: {samples.train_samples} "
     f"samples, even/odd labels, dotted: its smallest eigenvalue; band: -1 ± 0.1"
     + (f", where the kernel is for λ from {window[0]:.2g} to {window[1]:.2g}" if window else "")
 )
-style.small_print(figure, job.small_print(note=note))
-job.finish(figure)
+style.small_print(figure, notebook.small_print(note=note))
+notebook.finish(figure)

@@ -8,11 +8,11 @@ import importlib
 
 __version__ = "0.1.0"
 _EXPORTS = {
-    "AutoL2": "l2dyn.auto_l2",
-    "measure_c": "l2dyn.training.coefficient",
-    "predict_l2": "l2dyn.prediction",
+    "AutoL2": "l2dyn.optim.auto_l2",
+    "measure_c": "l2dyn.optim.measure_c",
+    "predict_l2": "l2dyn.measures.best_l2",
     "theory": "l2dyn.theory",
-    "time_to_peak": "l2dyn.metrics",
+    "time_to_peak": "l2dyn.measures.peaks",
 }
 __all__ = ["AutoL2", "measure_c", "predict_l2", "theory", "time_to_peak"]
 

@@ -1,7 +1,8 @@
-"""`python -m l2dyn`: the same as the command `l2dyn`."""
+"""`python -m l2dyn` is the command `l2dyn`."""
 
 import sys
 
-from l2dyn.cli import main
+from l2dyn.cli.main import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

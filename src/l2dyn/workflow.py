@@ -1,101 +1,171 @@
-"""What the Snakefile asks: targets, inputs, params and resources of its rules, for one configured scale.
+"""All that the Snakefile asks: targets, inputs, params and resources of its rules, for one configured scale.
 
-The DAG's shape and params depend on the configuration and the shipped shelf only, never on what is done; `resources`
-alone look at `results/`. The one exception are experiments whose λ are measured: their runs are known once the
-checkpoint `derive` has written their l2.json, and they never change the slices of the others.
+Parsing changes nothing on disk. The DAG's shape and params depend on the configuration, the shelf and the code only,
+never on what is done; `resources` alone look at the cache. The exception are experiments with an l2 selection: their
+runs are known once the checkpoint `select_l2` has written their l2.json, and they never change the slices of others.
 """
 
+import ast
+import functools
 import hashlib
 import json
 import os
 import sys
 from pathlib import Path
 
+from l2dyn.config.loading import load_scale, parse_overrides
+from l2dyn.config.scale import Overrides
+from l2dyn.config.theory import CURVES
 from l2dyn.errors import UserError
-from l2dyn.runs.config import Overrides, TheoryConfig, load_scale, parse_overrides
-from l2dyn.runs.cost import calibration_for, training_seconds
-from l2dyn.runs.datasets import DATASETS
-from l2dyn.runs.derived_l2 import FILE
-from l2dyn.runs.files import ROOT, results_folder, shipped_folder, write_atomically
+from l2dyn.files import ROOT, results_folder
+from l2dyn.runs.bundles import RECORDED, Finished, earlier_bundles
+from l2dyn.runs.cache import Cache
+from l2dyn.runs.calibrations import calibration_for
+from l2dyn.runs.cost import training_seconds
+from l2dyn.runs.l2_selection import FILE as L2_FILE
 from l2dyn.runs.plan import Plan, Slice, Task, planned
-from l2dyn.runs.spec import canonical_json
-from l2dyn.runs.store import RunStore, remove_stale_markers
+from l2dyn.runs.shelf import Shelf
+from l2dyn.specs.base import canonical_json, to_dict
+from l2dyn.specs.data_sets import DATA_SETS
 
-LONG_AGO = 86400  # seconds; Snakemake takes 0 for "no time"
+ANALYSIS = ("measures", "tables", "theory", "plotting", "data", "nets")  # packages whose code decides what is shown
 
 
-class Dag:
+class Workflow:
     """The workflow of one scale.
 
-    main_process: whether this is the call that a person made, not one that Snakemake made for a job; only that one
-    removes markers whose records are gone. Raises UserError for a bad configuration or an unwritable results folder.
+    config: Snakemake's mapping of `--config`. Raises UserError for a bad configuration or an unusable results folder.
     """
 
-    def __init__(self, config: dict, main_process: bool = False):
+    def __init__(self, config: dict):
         self.overrides: Overrides = parse_overrides(dict(config))
         self.scale = self.overrides.scale
         given = self.overrides.model_dump(exclude={"scale"}, exclude_none=True)
         self.config = load_scale(self.scale, **given)
         self.results = results_folder()
+        _check_usable(self.results)
         self.out = str(self.results / self.scale)
         self.data = str(self.results / "data")
-        self.store = RunStore(self.results, reuse=self.config.reuse)
         self.threads = self.config.threads
-        self.figures = list(self.config.figures)
+        self.cache, self.shelf = Cache(self.results), Shelf(reuse=self.config.reuse)
         self.plan: Plan | None = None
-        self._main_process = main_process
-        if main_process:
-            self._check_writable()
-            remove_stale_markers(self.results, self.store.shipped_entries())
-        self._take_up(planned(self.scale, self.config))
+        self._read_selections()
 
-    @property
-    def options(self) -> str:
-        """The command-line options that repeat this configuration for a job (`set_environment` carries the rest)."""
-        return f"--scale {self.scale}" + ("" if self.config.reuse else " --no-reuse")
+    # what the rules' text holds
 
-    @property
-    def derived(self) -> list[str]:
-        """The experiments whose λ are measured on another one's runs."""
-        return [name for name, experiment in self.config.experiments.items() if experiment.derived]
+    def environment(self) -> dict[str, str]:
+        """What every job's command needs from its surrounding: this interpreter, this package, this configuration.
 
-    def derived_pattern(self) -> str:
-        """The regular expression of their names; one that nothing matches where there are none."""
-        return "|".join(self.derived) or "(?!)"
+        Environment and not text or params: on which device a run trains, or from where its data come, makes no other
+        result, and a path is quoted rightly however it is spelt.
+        """
+        source = str(ROOT / "src")
+        paths = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and p != source]
+        found = {
+            "L2DYN_PYTHON": sys.executable,
+            "L2DYN_ROOT": str(ROOT),
+            "L2DYN_OPTIONS": f"--scale {self.scale}" + ("" if self.config.reuse else " --no-reuse"),
+            "PYTHONPATH": os.pathsep.join([source, *paths]),
+        }
+        if self.overrides.device:
+            found["L2DYN_DEVICE"] = self.overrides.device
+        if self.config.data_dir:
+            found["L2DYN_DATA"] = self.config.data_dir
+        return found
 
-    def priority(self, experiment: str) -> int:
-        """Higher for what others wait for: an experiment on which λ are measured."""
-        return int(any(self.config.experiments[name].l2.source == experiment for name in self.derived))
+    def patterns(self) -> dict[str, str]:
+        """Regular expressions of the wildcards."""
+        return {
+            "experiment": "|".join(self.config.experiments),
+            "figure": "|".join(self.config.figures),
+            "curve": "|".join(CURVES),
+            "part": r"\d+",
+            "parts": r"\d+",
+            "key": r"[0-9a-f]+",
+            "dataset": "|".join(DATA_SETS),
+        }
 
-    def summary_of_source(self, experiment: str) -> str:
-        """What a derived experiment's λ are measured on; its summary changes whenever one of its records does."""
-        return f"{self.out}/{self.config.experiments[experiment].l2.source}/summary.csv"
+    def selected_pattern(self) -> str:
+        """The regular expression of experiments with an l2 selection; one that nothing matches without any."""
+        return "|".join(self.config.selected) or "(?!)"
 
-    def derivation_key(self, experiment: str) -> str:
-        """What an experiment's λ depend on besides the summary: which are asked for, and the source's runs."""
-        config = self.config.experiments[experiment]
-        wanted = config.model_dump(mode="json", include={"l2", "lr", "lr_schedule"})
-        parts = [wanted, config.horizon.fixed, self.plan.key(config.l2.source)]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
+    # inputs
 
-    def summary_inputs(self, experiment: str, checkpoints) -> list[str]:
-        """The markers of an experiment; of a derived one first its λ, which Snakemake's checkpoint leaves behind."""
-        if experiment not in self.derived:
-            return self.markers(experiment)
-        # until it has run this raises, which Snakemake takes for "not yet"
-        checkpoints.derive.get(experiment=experiment)
-        self._take_up(planned(self.scale, self.config))
-        return [f"{self.out}/{experiment}/{FILE}", *self.markers(experiment)]
+    def targets(self, supplement: bool = True) -> list[str]:
+        """Every published figure, or those of the main text, and what each is made from, as far as it is known.
 
-    def markers(self, experiment: str) -> list[str]:
-        """The markers that say that every run of an experiment is on a shelf, whoever owns it."""
-        listed = {run.run_id for run in self.plan.experiments[experiment]}
-        return [
-            f"{self.out}/{owner}/slices/{name}.done"
-            for owner in self.plan.owners(experiment)
-            for name, batch in self._slices[owner].items()
-            if listed & {task.run_id for task in batch.tasks}
-        ]
+        Not the figures alone: Snakemake makes a lost intermediate file anew only where it is asked for itself.
+        """
+        files = {}
+        for name in self._figures(supplement):
+            section = self.config.figures[name]
+            for experiment in section.experiments:
+                selected = experiment in self.config.selected
+                known = [self._l2_file(experiment)] if selected else self.bundles(experiment)
+                files |= dict.fromkeys([*known, f"{self.out}/{experiment}/summary.csv"])
+            files |= dict.fromkeys(f"{self.out}/theory/{curve}.csv" for curve in section.theory)
+            files |= dict.fromkeys(f"{self.out}/{name}.{kind}" for kind in ("pdf", "png", "csv"))
+            files |= dict.fromkeys(f"figures/{name}.{kind}" for kind in ("pdf", "png"))
+        return [*files, *([f"{self.out}/results.md"] if supplement else [])]
+
+    def late_targets(self, checkpoints, supplement: bool = True) -> list[str]:
+        """The bundles of experiments with an l2 selection: known once their l2.json is there."""
+        shown = {name for figure in self._figures(supplement) for name in self.config.figures[figure].experiments}
+        return [path for name in self.config.selected if name in shown for path in self.bundles(name, checkpoints)]
+
+    def figure_inputs(self, figure: str, checkpoints) -> dict[str, list[str]]:
+        """Named inputs of a figure: summaries, l2.json, theory curves, and the bundles of its experiments."""
+        section = self.config.figures[figure]
+        bundles = [path for name in section.experiments for path in self.bundles(name, checkpoints)]
+        return {
+            "summaries": [f"{self.out}/{name}/summary.csv" for name in section.experiments],
+            "l2": [self._l2_file(name) for name in section.experiments if name in self.config.selected],
+            "curves": [f"{self.out}/theory/{name}.csv" for name in section.theory],
+            "runs": list(dict.fromkeys(bundles)),
+        }
+
+    def numbers(self) -> list[str]:
+        """The figures' CSV files, from which results.md is written."""
+        return [f"{self.out}/{name}.csv" for name in self.config.figures]
+
+    def summaries(self) -> list[str]:
+        """The summaries of every experiment that a figure shows."""
+        names = dict.fromkeys(name for section in self.config.figures.values() for name in section.experiments)
+        return [f"{self.out}/{name}/summary.csv" for name in names]
+
+    def bundles(self, experiment: str, checkpoints=None) -> list[str]:
+        """The bundles that hold an experiment's runs, whoever trains them; its l2 selection comes first."""
+        self._wait_for_selection(experiment, checkpoints)
+        run_ids = {point.run_id for point in self.plan.experiments[experiment]}
+        held = [] if not self.config.train else self._bundles_of(self.plan.owners(experiment, run_ids), run_ids)
+        recorded = not self.config.train or run_ids & set(self.shelf.headers)
+        return [*held, *([f"{self.out}/{experiment}/runs/{RECORDED}"] if recorded else [])]
+
+    def source_bundles(self, experiment: str, checkpoints) -> list[str]:
+        """The bundles of the experiment on which this one's λ are measured."""
+        return self.bundles(self.config.experiments[experiment].l2.source, checkpoints)
+
+    def earlier_bundles(self, experiment: str, checkpoints) -> list[str]:
+        """Bundles of others that may hold runs of an experiment with an l2 selection: of listed ones, of earlier ones.
+
+        Waiting for them, no run is trained twice, not even at the same time.
+        """
+        if experiment not in self.config.selected:
+            return []
+        self._wait_for_selection(experiment, checkpoints)
+        like = self.config.experiments[experiment].trains_like
+        before = self.config.selected[: self.config.selected.index(experiment)]
+        earlier = [name for name in before if like(self.config.experiments[name]) is None]
+        for name in earlier:
+            self._wait_for_selection(name, checkpoints)
+        run_ids = {point.run_id for point in self.plan.experiments[experiment]}
+        listed = dict.fromkeys(filter(None, map(self.plan.listed_owner, sorted(run_ids))))
+        return self._bundles_of([*listed, *earlier], run_ids)
+
+    def selection(self, experiment: str, checkpoints) -> list[str]:
+        """The l2.json of an experiment that has one, which its jobs wait for."""
+        self._wait_for_selection(experiment, checkpoints)
+        return [self._l2_file(experiment)] if experiment in self.config.selected else []
 
     def arrays_of_experiment(self, experiment: str) -> str:
         """The prepared data file of an experiment."""
@@ -103,163 +173,153 @@ class Dag:
 
     def arrays_of_curve(self, curve: str) -> list[str]:
         """The prepared data file that a theory curve needs; none where it is taken from the shipped ones."""
-        experiments = self.config.theory.experiments_of(curve) if self.config.train else []
-        return sorted({self.arrays_of_experiment(experiment) for experiment in experiments})
+        needed = self.config.theory.curve(curve).needs if self.config.train else ()
+        return sorted({self.arrays_of_experiment(experiment) for experiment in needed})
+
+    # params: whatever else a result depends on
+
+    def recorded_key(self, experiment: str) -> str:
+        """Hash of the records that `rule recorded` finds: on the shelf, and where nothing is trained anywhere."""
+        run_ids = [point.run_id for point in self.plan.experiments[experiment]]
+        if self.config.train:
+            return self.shelf.key(run_ids)
+        finished = Finished(self.cache, self.shelf, earlier_bundles(self.scale, experiment))
+        headers = [finished.header(run_id) for run_id in run_ids]
+        return _hash([[h.run_id, h.steps, h.sha256] for h in headers if h is not None])
 
     def summary_key(self, experiment: str) -> str:
-        """What a summary depends on besides its markers.
+        """Of a summary besides its bundles: which runs, to which horizons, and how they are measured."""
+        return _hash([self.plan.key(experiment), code_key("l2dyn.tables.summary")])
 
-        With train=false that includes the records found on both shelves: then, and only then, nothing else says that
-        they changed.
-        """
-        runs = [run.run_id for run in self.plan.experiments[experiment]]
-        shelf = self.store.shipped_entries()
-        found = [[r, shelf[r].steps, shelf[r].sha256] for r in runs if r in shelf]
-        if not self.config.train:
-            for run_id in runs:
-                try:
-                    entry = self.store.entry(run_id)
-                    found.append([run_id, entry.steps, entry.sha256] if entry else [run_id, "missing"])
-                except UserError:
-                    found.append([run_id, "damaged"])  # whoever loads it says so
-        return hashlib.sha256(canonical_json([self.plan.key(experiment), found]).encode()).hexdigest()[:10]
+    def selection_key(self, experiment: str) -> str:
+        """Of an l2 selection besides its bundles: which λ are asked for, the source's runs, how they are measured."""
+        config = self.config.experiments[experiment]
+        wanted = config.model_dump(mode="json", include={"l2", "lr", "lr_schedule"})
+        source = self.plan.key(config.l2.source)
+        return _hash([wanted, config.horizon.fixed, source, code_key("l2dyn.tables.l2_selection")])
 
     def theory_key(self, curve: str) -> str:
-        """Hash of the configuration of a theory curve."""
-        section = getattr(self.config.theory, curve)
-        parts = [section.model_dump(), self.config.train]
-        parts += [self.config.experiments[name].model_dump() for name in self.config.theory.experiments_of(curve)]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
+        """Of a theory curve: its section, the experiments that it needs, and its code."""
+        section = self.config.theory.curve(curve)
+        parts = [to_dict(section), self.config.train, code_key(section.table.partition(":")[0])]
+        return _hash(parts + [to_dict(self.config.experiments[name]) for name in section.needs])
 
-    def figure_inputs(self, figure: str) -> dict[str, list[str]]:
-        """Named inputs of the figure rule."""
+    def figure_key(self, figure: str) -> str:
+        """Of a figure besides its inputs: the experiments' configuration, its notebook and all that it imports."""
         section = self.config.figures[figure]
-        return {
-            "summaries": [f"{self.out}/{name}/summary.csv" for name in section.experiments],
-            "curves": [f"{self.out}/theory/{name}.csv" for name in section.theory],
-        }
+        parts = [to_dict(self.config.experiments[name]) for name in section.experiments]
+        return _hash([*parts, list(section.experiments), code_key(ROOT / "figures" / f"{figure}.py")])
 
-    def style_key(self) -> str:
-        """Hash of the code that every figure shares; a change redraws them."""
-        out = hashlib.sha256()
-        for path in sorted((ROOT / "src" / "l2dyn" / "plotting").glob("*.py")):
-            out.update(path.read_bytes())
-        return out.hexdigest()[:10]
+    def results_key(self) -> str:
+        """Of results.md besides its inputs."""
+        return code_key("l2dyn.tables.results")
+
+    # resources
+
+    def priority(self, experiment: str) -> int:
+        """Higher for what others wait for: an experiment on which λ are measured."""
+        return int(any(self.config.experiments[name].l2.source == experiment for name in self.config.selected))
 
     def gpus(self, experiment: str, part: str, parts: str, key: str) -> int:
-        """How many GPUs a slice job asks for: none where nothing is missing, or on the CPU."""
+        """How many GPUs a training job asks for: none where nothing is missing, or on the CPU."""
         return int(self.config.device == "cuda" and bool(self._missing(experiment, f"{part}of{parts}-{key}")))
 
     def runtime_minutes(self, experiment: str, part: str, parts: str, key: str) -> int:
-        """The time limit of a slice job: twice its estimate, between five minutes and the configured limit."""
+        """The time limit of a training job: twice its estimate, between five minutes and the configured limit."""
         missing = self._missing(experiment, f"{part}of{parts}-{key}")
         calibration = calibration_for(self.config.device, self.threads)
         seconds = training_seconds(missing, self.config.device, self.threads, calibration)
         return int(min(self.config.runtime_minutes, max(5, 2 * seconds / 60)))
 
-    def targets(self, supplement: bool = True) -> list[str]:
-        """Every published figure, or those of the main text, and what each is made from.
-
-        Not the figures alone: Snakemake makes a lost intermediate file anew only where it is asked for itself.
-        """
-        files = {}
-        for name in self.figures:
-            if supplement or not name.startswith("figS"):
-                inputs = self.figure_inputs(name)
-                derived = [e for e in self.config.figures[name].experiments if e in self.derived]
-                files |= dict.fromkeys(f"{self.out}/{e}/{FILE}" for e in derived)
-                files |= dict.fromkeys([*inputs["summaries"], *inputs["curves"]])
-                files |= dict.fromkeys(f"{self.out}/{name}.{kind}" for kind in ("pdf", "png", "csv"))
-                files |= dict.fromkeys(f"figures/{name}.{kind}" for kind in ("pdf", "png"))
-        return list(files)
-
-    def patterns(self) -> dict[str, str]:
-        """Regular expressions of the wildcards."""
-        return {
-            "experiment": "|".join(self.plan.experiments),
-            "figure": "|".join(self.figures),
-            "curve": "|".join(TheoryConfig.model_fields),
-            "part": r"\d+",
-            "parts": r"\d+",
-            "key": r"[0-9a-f]+",
-            "dataset": "|".join(DATASETS),
-        }
-
-    def _take_up(self, plan: Plan) -> None:
-        """Use this plan, unless it is the one in use."""
-        known = self.plan.derived if self.plan else {}
-        changed = [name for name in plan.experiments if self.plan is None or plan.derived.get(name) != known.get(name)]
-        if not changed:
+    def _read_selections(self) -> None:
+        """Take up what the l2.json files say now."""
+        plan = planned(self.scale, self.config)
+        if self.plan is not None and plan.selections == self.plan.selections:
             return
         self.plan = plan
-        shipped = self.store.shipped_entries()
-        self._slices: dict[str, dict[str, Slice]] = {name: {} for name in plan.experiments}
-        if self.config.train:
-            for name in plan.experiments:
-                for batch in plan.slices(name):
-                    if not all(t.run_id in shipped and shipped[t.run_id].serves(t.steps) for t in batch.tasks):
-                        self._slices[name][batch.name] = batch
-        if self._main_process:
-            self._expire_missing_markers(changed)
+        # a slice that the shelf serves whole needs no job: `rule recorded` has its runs
+        self._slices: dict[str, dict[str, Slice]] = {
+            name: {
+                part.name: part
+                for part in plan.slices(name)
+                if not all(self.shelf.serves(task.run_id, task.steps) for task in part.tasks)
+            }
+            for name in plan.experiments
+        }
+
+    def _figures(self, supplement: bool) -> list[str]:
+        return [name for name in self.config.figures if supplement or not name.startswith("figS")]
+
+    def _wait_for_selection(self, experiment: str, checkpoints) -> None:
+        if experiment in self.config.selected:
+            checkpoints.select_l2.get(experiment=experiment)  # until it has run this raises, which means "not yet"
+            self._read_selections()
+
+    def _bundles_of(self, owners: list[str], run_ids: set[str]) -> list[str]:
+        """The bundles of these experiments' own slices that hold any of the runs."""
+        return [
+            f"{self.out}/{owner}/runs/{name}.parquet"
+            for owner in owners
+            for name, part in self._slices[owner].items()
+            if any(task.run_id in run_ids for task in part.tasks)
+        ]
+
+    def _l2_file(self, experiment: str) -> str:
+        return f"{self.out}/{experiment}/{L2_FILE}"
 
     def _arrays(self, name: str) -> str:
-        return f"{self.data}/{name}-{DATASETS[name].checksum[:10]}.npz"
+        return f"{self.data}/{name}-{DATA_SETS[name].checksum[:10]}.npz"
 
-    def _missing(self, experiment: str, name: str) -> list:
-        tasks = self._slices[experiment][name].tasks if name in self._slices[experiment] else ()
-        return [t for t in tasks if not self._served(t)]
-
-    def _served(self, task: Task) -> bool:
-        try:
-            entry = self.store.entry(task.run_id)
-        except UserError:
-            return False  # whoever trains the run says so
-        return entry is not None and entry.serves(task.steps)
-
-    def _expire_missing_markers(self, experiments: list[str]) -> None:
-        """Put an empty marker, older than any file, where one is missing though something was made here before.
-
-        Snakemake leaves a lost file lost while what was made from it is up to date; an old one it makes anew.
-        """
-        if not Path(self.out).is_dir():
-            return
-        for experiment in experiments:
-            for name in self._slices[experiment]:
-                path = Path(self.out) / experiment / "slices" / f"{name}.done"
-                if not path.exists():
-                    write_atomically(path, b'{"runs": []}\n')
-                    os.utime(path, (LONG_AGO, LONG_AGO))
-
-    def _check_writable(self) -> None:
-        try:
-            self.results.mkdir(parents=True, exist_ok=True)
-            probe = self.results / f".writable-{os.getpid()}"
-            probe.write_bytes(b"")
-            probe.unlink()
-        except OSError as error:
-            raise UserError(
-                f"{self.results}: the results folder cannot be written ({error.strerror}); "
-                "set L2DYN_RESULTS to a writable folder"
-            ) from None
+    def _missing(self, experiment: str, name: str) -> list[Task]:
+        part = self._slices[experiment].get(name)
+        finished = Finished(self.cache, self.shelf)
+        return [task for task in (part.tasks if part else ()) if not finished.serves(task.run_id, task.steps)]
 
 
-def set_environment(dag: Dag) -> None:
-    """What every job's command needs from its surrounding: this interpreter, this package, and where to work.
-
-    Environment and not params: on which device a run trains, or from where its data come, makes no other result.
-    """
-    source = str(ROOT / "src")
-    paths = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and p != source]
-    os.environ["PYTHONPATH"] = os.pathsep.join([source, *paths])
-    interpreter = str(Path(sys.executable).parent)
-    if os.environ.get("PATH", "").split(os.pathsep)[0] != interpreter:
-        os.environ["PATH"] = os.pathsep.join([interpreter, os.environ.get("PATH", "")])
-    if dag.overrides.device:
-        os.environ["L2DYN_DEVICE"] = dag.overrides.device
-    if dag.config.data_dir:
-        os.environ["L2DYN_DATA"] = dag.config.data_dir
+def code_key(*roots: str | Path) -> str:
+    """Hash of the analysis code behind these modules (names, or files): themselves and what they import of ANALYSIS."""
+    waiting = [_source(root) if isinstance(root, str) else root for root in roots]
+    seen: set[Path] = set()
+    while waiting:
+        path = waiting.pop()
+        if path not in seen:
+            seen.add(path)
+            waiting += _imported(path)
+    kept = [path for path in sorted(seen) if path.parent.name in ANALYSIS or path in roots]
+    return _hash([hashlib.sha256(path.read_bytes()).hexdigest() for path in kept])
 
 
-def shipped_curve(scale: str, curve: str) -> Path:
-    """Where a recorded theory curve of a scale ships."""
-    return shipped_folder() / "theory" / scale / f"{curve}.csv"
+@functools.cache
+def _imported(path: Path) -> tuple[Path, ...]:
+    """The files of this package that a Python file imports, at its top or inside functions."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    found = (_source(name) for name in sorted(names) if name.split(".")[0] == "l2dyn")
+    return tuple(path for path in found if path is not None)
+
+
+def _source(module: str) -> Path | None:
+    """The file of a module of this package, None for a name that is no module."""
+    base = ROOT.joinpath("src", *module.split("."))
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+def _hash(parts) -> str:
+    text = parts if isinstance(parts, str) else canonical_json(json.loads(json.dumps(parts)))
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def _check_usable(results: Path) -> None:
+    """Refuse a results folder that cannot be written or whose name Snakemake cannot carry; changes nothing."""
+    if set("{}") & set(str(results)):
+        raise UserError(f"{results}: Snakemake cannot write to a path with braces; set L2DYN_RESULTS to another folder")
+    held = next((path for path in (results, *results.absolute().parents) if path.exists()), Path("/"))
+    if not held.is_dir() or not os.access(held, os.W_OK | os.X_OK):
+        raise UserError(f"{results}: the results folder cannot be written; set L2DYN_RESULTS to a writable folder")

@@ -3,12 +3,12 @@
 
 rule data:
     output:
-        f"{dag.data}/{{dataset}}-{{key}}.npz",
+        f"{flow.data}/{{dataset}}-{{key}}.npz",
     log:
-        f"{dag.data}/logs/{{dataset}}-{{key}}.log",
+        f"{flow.data}/logs/{{dataset}}-{{key}}.log",
     conda:
         "../../environment.yml"
     message:
         "data set {wildcards.dataset}: fetching and verifying"
     shell:
-        "python -m l2dyn data {wildcards.dataset} --output {output:q} --log {log:q}"
+        '"$L2DYN_PYTHON" -m l2dyn data {wildcards.dataset} --output {output:q} --log {log:q}'

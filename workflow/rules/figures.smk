@@ -1,37 +1,37 @@
-# Figures: each is a notebook that reads summaries, theory curves and records, and writes every plotted number beside
+# Figures: each is a notebook that reads summaries, theory curves and bundles, and writes every plotted number beside
 # the picture. The configured scale's figure is then copied to figures/.
 
 
 rule figure:
     input:
-        unpack(lambda wildcards: dag.figure_inputs(wildcards.figure)),
+        unpack(lambda wildcards: flow.figure_inputs(wildcards.figure, checkpoints)),
     output:
         pdf=report(
-            f"{dag.out}/{{figure}}.pdf",
+            f"{flow.out}/{{figure}}.pdf",
             caption="../report/figure.rst",
             category="Figures",
-            labels={"figure": "{figure}", "scale": dag.scale},
+            labels={"figure": "{figure}", "scale": flow.scale},
         ),
-        png=f"{dag.out}/{{figure}}.png",
-        csv=f"{dag.out}/{{figure}}.csv",
+        png=f"{flow.out}/{{figure}}.png",
+        csv=f"{flow.out}/{{figure}}.csv",
     log:
-        f"{dag.out}/logs/{{figure}}.log",
+        f"{flow.out}/logs/{{figure}}.log",
     conda:
         "../../environment.yml"
     params:
-        scale=dag.scale,
-        reuse=dag.config.reuse,
-        style=dag.style_key(),
+        scale=flow.scale,
+        key=lambda wildcards: flow.figure_key(wildcards.figure),
     message:
         "{wildcards.figure}: drawing"
-    script:
-        "../../figures/{wildcards.figure}.py"
+    shell:
+        '"$L2DYN_PYTHON" "$L2DYN_ROOT/figures/{wildcards.figure}.py" --scale {params.scale}'
+        " --pdf {output.pdf:q} --png {output.png:q} --csv {output.csv:q} --log {log:q} --runs {input.runs:q}"
 
 
 rule publish:
     input:
-        pdf=f"{dag.out}/{{figure}}.pdf",
-        png=f"{dag.out}/{{figure}}.png",
+        pdf=f"{flow.out}/{{figure}}.pdf",
+        png=f"{flow.out}/{{figure}}.png",
     output:
         pdf="figures/{figure}.pdf",
         png="figures/{figure}.png",
@@ -40,8 +40,8 @@ rule publish:
     conda:
         "../../environment.yml"
     params:
-        scale=dag.scale,
+        scale=flow.scale,
     message:
-        "{wildcards.figure}: the {dag.scale} scale's figure becomes figures/{wildcards.figure}"
+        "{wildcards.figure}: the {flow.scale} scale's figure becomes figures/{wildcards.figure}"
     shell:
         "(cp {input.pdf:q} {output.pdf:q} && cp {input.png:q} {output.png:q}) 2> {log:q}"

@@ -1,69 +1,49 @@
-# Training: one job is one slice of an experiment's runs, and its output one marker. The runs themselves lie in the
-# store, undeclared, so that a failed job loses nothing that was finished.
+# Training: one job is one slice of an experiment's runs, and its output their bundle. Finished runs lie in the cache
+# too, from the moment they finish, so that a failed job loses none; `update` keeps the bundle that a rerun fails to
+# replace. No params, and inputs are ancient: nothing but another slice, or a lost bundle, starts a job.
 
 
 rule train:
     input:
-        lambda wildcards: dag.arrays_of_experiment(wildcards.experiment),
+        arrays=ancient(lambda wildcards: flow.arrays_of_experiment(wildcards.experiment)),
+        l2=ancient(lambda wildcards: flow.selection(wildcards.experiment, checkpoints)),
+        held=ancient(lambda wildcards: flow.earlier_bundles(wildcards.experiment, checkpoints)),
     output:
-        f"{dag.out}/{{experiment}}/slices/{{part}}of{{parts}}-{{key}}.done",
+        update(f"{flow.out}/{{experiment}}/runs/{{part}}of{{parts}}-{{key}}.parquet"),
     log:
-        f"{dag.out}/logs/train-{{experiment}}-{{part}}of{{parts}}-{{key}}.log",
+        f"{flow.out}/logs/train-{{experiment}}-{{part}}of{{parts}}-{{key}}.log",
     benchmark:
-        f"{dag.out}/benchmarks/train-{{experiment}}-{{part}}of{{parts}}-{{key}}.tsv"
-    priority: lambda wildcards: dag.priority(wildcards.experiment)
+        f"{flow.out}/benchmarks/train-{{experiment}}-{{part}}of{{parts}}-{{key}}.tsv"
+    priority: lambda wildcards: flow.priority(wildcards.experiment)
     conda:
         "../../environment.yml"
-    threads: dag.threads
+    threads: flow.threads
     resources:
-        gpu=lambda wildcards: dag.gpus(**wildcards),
-        runtime=lambda wildcards: dag.runtime_minutes(**wildcards),
-    params:
-        options=dag.options,
+        gpu=lambda wildcards: flow.gpus(**wildcards),
+        runtime=lambda wildcards: flow.runtime_minutes(**wildcards),
     message:
         "{wildcards.experiment}: training slice {wildcards.part} of {wildcards.parts}"
     shell:
-        "python -m l2dyn train {params.options} --experiment {wildcards.experiment}"
+        '"$L2DYN_PYTHON" -m l2dyn train $L2DYN_OPTIONS --experiment {wildcards.experiment}'
         " --slice {wildcards.part}/{wildcards.parts} --owned --threads {threads}"
-        " --marker {output:q} --log {log:q}"
+        " --output {output:q} --log {log:q} --bundles {input.held:q}"
 
 
-# An experiment's L2 coefficients that are measured on another one: a checkpoint, since its runs are known only then.
-checkpoint derive:
+# What the shipped shelf holds of an experiment; where nothing is trained, what is finished anywhere.
+rule recorded:
     input:
-        lambda wildcards: dag.summary_of_source(wildcards.experiment),
+        lambda wildcards: flow.selection(wildcards.experiment, checkpoints),
     output:
-        f"{dag.out}/{{experiment}}/l2.json",
+        f"{flow.out}/{{experiment}}/runs/recorded.parquet",
     log:
-        f"{dag.out}/logs/derive-{{experiment}}.log",
-    wildcard_constraints:
-        experiment=dag.derived_pattern(),
+        f"{flow.out}/logs/recorded-{{experiment}}.log",
     conda:
         "../../environment.yml"
     params:
-        options=dag.options,
-        key=lambda wildcards: dag.derivation_key(wildcards.experiment),
+        where="" if flow.config.train else "--everywhere",
+        key=lambda wildcards: flow.recorded_key(wildcards.experiment),
     message:
-        "{wildcards.experiment}: measuring its L2 coefficients"
+        "{wildcards.experiment}: recorded runs"
     shell:
-        "python -m l2dyn predict {params.options} --experiment {wildcards.experiment}"
-        " --output {output:q} --log {log:q}"
-
-
-rule summarize:
-    input:
-        lambda wildcards: dag.summary_inputs(wildcards.experiment, checkpoints),
-    output:
-        f"{dag.out}/{{experiment}}/summary.csv",
-    log:
-        f"{dag.out}/logs/summarize-{{experiment}}.log",
-    conda:
-        "../../environment.yml"
-    params:
-        options=dag.options,
-        key=lambda wildcards: dag.summary_key(wildcards.experiment),
-    message:
-        "{wildcards.experiment}: one row a run"
-    shell:
-        "python -m l2dyn summarize {params.options} --experiment {wildcards.experiment}"
+        '"$L2DYN_PYTHON" -m l2dyn recorded $L2DYN_OPTIONS {params.where} --experiment {wildcards.experiment}'
         " --output {output:q} --log {log:q}"

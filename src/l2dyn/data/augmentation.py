@@ -1,4 +1,4 @@
-"""Floor 2: random changes of a batch of training images, drawn anew for every sample of every step.
+"""Random changes of a batch of training images, drawn anew for every sample of every step.
 
 All of it is batched tensor operations on the images' own device. The draws are a pure function of (seed, step), apart
 from the order of the data, so that resuming replays them.
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from l2dyn.runs.spec import AugmentationSpec
+from l2dyn.specs.run import AugmentationSpec
 
 
 @dataclass(frozen=True)

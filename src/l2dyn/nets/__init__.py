@@ -1,1 +1,1 @@
-"""Floor 2: the nets."""
+"""The nets as torch modules, the fully-connected ones also as stacks, and what is measured on them."""

@@ -1,28 +1,25 @@
-"""From a model's spec to an initialized PyTorch module."""
+"""From a net's spec to an initialized PyTorch module."""
 
 import torch
 from torch import nn
 
-from l2dyn.nets.conv_net import ConvNet
 from l2dyn.nets.initialization import initialize
-from l2dyn.nets.wide_resnet import WideResNet
-from l2dyn.runs.spec import ConvNetSpec, WideResNetSpec
-
-NETS: dict[type, type[nn.Module]] = {ConvNetSpec: ConvNet, WideResNetSpec: WideResNet}
+from l2dyn.specs.base import imported
+from l2dyn.specs.nets import ImageShape, NetSpec
 
 
-def build_net(
-    spec: ConvNetSpec | WideResNetSpec, image_shape: tuple[int, int, int], outputs: int, seed: int
-) -> nn.Module:
+def build_net(spec: NetSpec, image_shape: ImageShape, outputs: int, seed: int) -> nn.Module:
     """The net of a spec, drawn from `seed`: float32, on the CPU, in channels_last memory format.
 
     image_shape: height, width, channels; the net takes images [N, channels, height, width] and returns [N, outputs].
-    Raises TypeError for a spec of another kind, ValueError for one that fits no net or not these images.
+    A module with a method `initialize(seed)` draws its own parameters, any other as l2dyn.nets.initialization does.
+    Raises ValueError for a spec that does not fit these images, TypeError for a layer without a rule.
     """
-    if type(spec) not in NETS:
-        raise TypeError(f"{type(spec).__name__} is not the spec of a convolutional net")
     with torch.device("meta"):  # PyTorch's own initialization would cost time and move the global generator
-        net = NETS[type(spec)](spec, image_shape, outputs)
+        net = imported(spec.module)(spec, image_shape, outputs)
     net = net.to_empty(device="cpu").to(memory_format=torch.channels_last)
-    initialize(net, spec.weight_std, seed)
+    if hasattr(net, "initialize"):
+        net.initialize(seed)
+    else:
+        initialize(net, spec.weight_std, seed)
     return net

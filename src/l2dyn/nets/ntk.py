@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from l2dyn.nets.fully_connected import StackedFullyConnected
-from l2dyn.runs.spec import FullyConnectedSpec
+from l2dyn.nets.stacked_fully_connected import StackedFullyConnected
+from l2dyn.specs.nets import FullyConnectedSpec
 
 
 def empirical_ntk(net: StackedFullyConnected, x1: Tensor, x2: Tensor | None = None) -> Tensor:

@@ -4,15 +4,14 @@ The backward pass hands out each layer's factors instead of a gradient, so that 
 product straight into the parameters or the velocity: one batched matrix product a layer, and no gradient buffer.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from l2dyn.runs.spec import FullyConnectedSpec, layer_widths
+from l2dyn.nets.fully_connected import draw_parameters, layer_multipliers
+from l2dyn.specs.nets import FullyConnectedSpec
 
 
 @dataclass
@@ -192,28 +191,6 @@ class StackedFullyConnected:
         if right.is_cuda:
             return torch.bmm(left, rounded, out_dtype=right.dtype)
         return torch.bmm(left.to(right.dtype), rounded.to(right.dtype))  # the same products and sums
-
-
-def layer_multipliers(spec: FullyConnectedSpec, inputs: int) -> list[float]:
-    """What each layer's weights are multiplied by in the forward pass."""
-    fans_in = layer_widths(spec, inputs, 1)[:-1]
-    if spec.parameterization == "ntk":
-        return [spec.weight_std / math.sqrt(fan_in) for fan_in in fans_in]
-    return [1.0] * len(fans_in)
-
-
-def draw_parameters(spec: FullyConnectedSpec, inputs: int, outputs: int, seed: int) -> list[Tensor]:
-    """Initial weights [fan_in, fan_out] of each layer, float32 on the CPU.
-
-    N(0, weight_std²/fan_in) in the standard parameterization, N(0, 1) in the NTK one.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    widths = layer_widths(spec, inputs, outputs)
-    weights = []
-    for fan_in, fan_out in pairwise(widths):
-        std = 1.0 if spec.parameterization == "ntk" else spec.weight_std / math.sqrt(fan_in)
-        weights.append(torch.randn(fan_in, fan_out, generator=generator, dtype=torch.float32) * std)
-    return weights
 
 
 def cross_entropy(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from l2dyn.nets.batch_norm import GroupedBatchNorm
-from l2dyn.runs.spec import WideResNetSpec
+from l2dyn.specs.nets import ImageShape, WideResNetSpec
 
 
 class WideResNet(nn.Module):
@@ -12,22 +12,17 @@ class WideResNet(nn.Module):
 
     Each group has (depth − 4)/6 blocks; the first block of the second and third group halves the image. Batch norm,
     ReLU and the mean over pixels precede the linear readout. Convolutions have no biases. image_shape: height, width,
-    channels. Raises ValueError for a depth that is not 6n + 4 with n ≥ 1, and for a width below 1.
+    channels.
     """
 
-    def __init__(self, spec: WideResNetSpec, image_shape: tuple[int, int, int], outputs: int):
+    def __init__(self, spec: WideResNetSpec, image_shape: ImageShape, outputs: int):
         super().__init__()
-        blocks, rest = divmod(spec.depth - 4, 6)
-        if rest or blocks < 1 or spec.width < 1:
-            raise ValueError(
-                f"no WRN-{spec.depth}-{spec.width}: the depth must be 6n + 4 with n ≥ 1, the width positive"
-            )
         self.stem = _convolution(image_shape[2], 16)
         groups = []
         fan_in = 16
         for channels, stride in ((16 * spec.width, 1), (32 * spec.width, 2), (64 * spec.width, 2)):
             first = _Block(spec, fan_in, channels, stride)
-            groups.append(nn.Sequential(first, *[_Block(spec, channels, channels, 1) for _ in range(blocks - 1)]))
+            groups.append(nn.Sequential(first, *[_Block(spec, channels, channels, 1) for _ in range(spec.blocks - 1)]))
             fan_in = channels
         self.groups = nn.Sequential(*groups)
         self.norm = _norm(spec, fan_in)
@@ -65,4 +60,4 @@ def _convolution(fan_in: int, channels: int, size: int = 3, stride: int = 1) -> 
 
 
 def _norm(spec: WideResNetSpec, channels: int) -> GroupedBatchNorm:
-    return GroupedBatchNorm(channels, spec.norm_group, spec.norm_statistics)
+    return GroupedBatchNorm(channels, spec.norm_group)

@@ -1,4 +1,4 @@
-"""Floor 2: AutoL2, the L2 schedule of the paper's section 3, for any torch optimizer with coupled weight decay."""
+"""AutoL2, the L2 schedule of the paper's section 3, for any torch optimizer with coupled weight decay."""
 
 import math
 

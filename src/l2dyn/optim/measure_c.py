@@ -1,4 +1,4 @@
-"""Floor 3: measure_c, the coefficient c = λ·t* of a practitioner's own training (section 3 of the paper)."""
+"""measure_c, the coefficient c = λ·t* of a practitioner's own training (section 3 of the paper)."""
 
 import functools
 import math
@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from l2dyn.auto_l2 import check_optimizer, set_weight_decay
-from l2dyn.metrics import TOLERANCE, peak, time_to_peak
-from l2dyn.prediction import WINDOW, Coefficient, coefficient, running_mean
+from l2dyn.measures.coefficient import WINDOW, Coefficient, coefficient, running_mean
+from l2dyn.measures.peaks import TOLERANCE, peak, time_to_peak
+from l2dyn.optim.auto_l2 import check_optimizer, set_weight_decay
 
 _CONSTANT = ("weight_decay", "lr", "momentum")
 
@@ -36,12 +36,13 @@ def measure_c(
     must not be stepped meanwhile). The net comes back trained at l2 and is of no further use; every group's
     weight_decay comes back as it was, also after an error. Test accuracy is taken at t = 0 and after every interval.
 
-    When it stops: the peak must be over by metrics.peak (within the first half of the time so far test accuracy came
-    within the tolerance of its best, or it has come down since), and the highest point of the running mean, which is
-    c_argmax, must lie in the first half of the evaluations and at least 2·window of them back, lest a dip early in
-    training pass for the end. Otherwise it stops at max_epochs, where `censored` says that the peak may lie beyond; a
-    larger l2 brings it nearer. Expect it near (1−μ)/(η·S·l2) epochs (η learning rate, S steps per epoch, μ momentum),
-    where C is 1; a C far below 1 from SGD says that an early dip was taken for the end: try a longer interval.
+    When it stops: the peak must be over as l2dyn.measures.peaks.peak decides (within the first half of the time so far
+    test accuracy came within the tolerance of its best, or it has come down since), and the highest point of the
+    running mean, which is c_argmax, must lie in the first half of the evaluations and at least 2·window of them back,
+    lest a dip early in training pass for the end. Otherwise it stops at max_epochs, where `censored` says that the
+    peak may lie beyond; a larger l2 brings it nearer. Expect it near (1−μ)/(η·S·l2) epochs (η learning rate, S steps
+    per epoch, μ momentum), where C is 1; a C far below 1 from SGD says that an early dip was taken for the end: try a
+    longer interval.
 
     optimizer: of any kind with coupled weight decay (as for AutoL2), with one learning rate and momentum in all groups.
         Adam and its like will do, but their C means nothing. A weight_decay that is a Tensor is filled in place; one

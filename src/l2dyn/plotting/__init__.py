@@ -1,1 +1,1 @@
-"""Floor 4: one style for all figures, and what a figure notebook reads and writes. Imported by figures/ only."""
+"""One style for all figures, their panels, and what a figure notebook reads and writes. Imported by figures/ only."""

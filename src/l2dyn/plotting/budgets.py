@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from l2dyn.prediction import tuned_l2
+from l2dyn.measures.best_l2 import tuned_l2
 
 COLUMNS = ["l2", "accuracy", "low", "high", "run_ids"]
 
@@ -11,7 +11,7 @@ def tuned_at_budgets(grid: pd.DataFrame) -> pd.DataFrame:
     """One row a budget (index, epochs): the best λ of the grid and its accuracy, seeds averaged, with their range.
 
     grid: summary rows, one for every run and budget; λ = 0 and runs that diverged or are too short are left out.
-    l2_low, l2_high, l2_centre and at_edge describe the λ within 0.1 % of the best, see prediction.tuned_l2. Raises
+    l2_low, l2_high, l2_centre and at_edge describe the λ within 0.1 % of the best, see measures.best_l2.tuned_l2. Raises
     ValueError for several learning rates: which λ is best depends on it.
     """
     rows = {}

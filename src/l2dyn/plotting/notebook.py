@@ -1,10 +1,13 @@
 """What a figure notebook reads and writes, whether a rule runs it or a person.
 
-Under the rule the inputs and outputs are the rule's. In Jupyter, or with `jupytext --execute`, a notebook reads
-`results/quick` (or the scale that it is given) and only shows the figure.
+The rule calls it as plain Python with options that name its inputs and outputs. In Jupyter, or with `jupytext
+--execute`, a notebook reads `results/quick` and only shows the figure.
 """
 
+import argparse
 import logging
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,89 +15,96 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from l2dyn.config.loading import load_scale
+from l2dyn.config.scale import ScaleConfig
 from l2dyn.errors import UserError
+from l2dyn.files import ROOT, git_revision, results_folder
 from l2dyn.plotting import style
-from l2dyn.runs.config import ScaleConfig, load_scale
-from l2dyn.runs.datasets import DATASETS
-from l2dyn.runs.derived_l2 import FILE, DerivedL2, read_derived_l2
-from l2dyn.runs.files import ROOT, git_revision, results_folder, write_atomically
-from l2dyn.runs.records import Record
-from l2dyn.runs.store import RunStore
-from l2dyn.summary import outdated
+from l2dyn.runs.bundles import Bundles
+from l2dyn.runs.l2_selection import FILE, L2Selection, read_l2_selection
+from l2dyn.specs.data_sets import DATA_SETS
+from l2dyn.specs.run import NUMERICS_VERSION
+from l2dyn.tables.csv_files import write_csv
 
-log = logging.getLogger(__name__)
+COLUMNS = ("kind", "panel", "series", "x", "y", "low", "high")  # of a figure's CSV, then what a series adds, and run_ids
 
 
 @dataclass
-class FigureJob:
+class FigureNotebook:
     """One figure of one scale.
 
-    `plotted` collects the rows of the figure's CSV; call `plot` for every series that is drawn.
+    `plotted` collects the rows of the figure's CSV; call `plot` for every series that is drawn, `number` for every
+    number that is read off it.
     """
 
     name: str
     scale: str
     config: ScaleConfig
     folder: Path  # results/<scale>
-    outputs: dict[str, str] | None  # None: show the figure, write nothing
+    runs: Bundles
+    outputs: dict[str, Path] | None  # by kind; None: show the figure, write nothing
     plotted: list[pd.DataFrame] = field(default_factory=list)
 
     @classmethod
-    def start(cls, name: str, snakemake=None, scale: str = "quick") -> "FigureJob":
-        """`snakemake`: the object that the rule's `script:` puts into the notebook, None without a rule."""
+    def start(cls, name: str, scale: str = "quick") -> "FigureNotebook":
+        """The notebook of a figure; its options count where it runs as a script of that name."""
         style.use_style()
-        if snakemake is not None:
-            folder = Path(snakemake.output.csv).parent
-            config = load_scale(snakemake.params.scale, reuse=snakemake.params.reuse)
-            return cls(name, snakemake.params.scale, config, folder, dict(snakemake.output))
+        if Path(sys.argv[0]).name == f"{name}.py":
+            return cls._from_options(name, sys.argv[1:])
         results = results_folder() if results_folder().is_dir() else ROOT / "results"
-        return cls(name, scale, load_scale(scale), results / scale, None)
+        paths = sorted((results / scale).glob("*/runs/*.parquet"))
+        return cls(name, scale, load_scale(scale), results / scale, Bundles(paths), None)
+
+    @classmethod
+    def _from_options(cls, name: str, arguments: Sequence[str]) -> "FigureNotebook":
+        parser = argparse.ArgumentParser(description=f"Draw {name}.")
+        parser.add_argument("--scale", default="quick")
+        for kind in ("pdf", "png", "csv"):
+            parser.add_argument(f"--{kind}", type=Path, required=True, help="output")
+        parser.add_argument("--log", type=Path, help="log file")
+        parser.add_argument("--runs", nargs="*", type=Path, default=[], metavar="FILE", help="bundles")
+        options = parser.parse_args(arguments)
+        _report_errors(options.log)
+        outputs = {kind: getattr(options, kind) for kind in ("pdf", "png", "csv")}
+        return cls(
+            name, options.scale, load_scale(options.scale), options.csv.parent, Bundles(options.runs), outputs
+        )
 
     def summary(self, experiment: str) -> pd.DataFrame:
         """The experiment's summary. Raises UserError when it has not been made."""
-        path = self.folder / experiment / "summary.csv"
-        self._require(path)
-        table = pd.read_csv(path, dtype={"run_id": str, "censored": str, "capped": str})
-        table["censored"] = table["censored"] == "true"
-        table["capped"] = table["capped"] == "true"
+        table = pd.read_csv(
+            self._made(self.folder / experiment / "summary.csv"),
+            dtype={"run_id": str, "censored": str, "capped": str, "source": str},
+        )
+        for name in ("censored", "capped"):
+            table[name] = table[name] == "true"
         return table
 
     def curve(self, name: str) -> pd.DataFrame:
         """A table of theory curves. Raises UserError when it has not been made."""
-        path = self.folder / "theory" / f"{name}.csv"
-        self._require(path)
-        return pd.read_csv(path)
+        return pd.read_csv(self._made(self.folder / "theory" / f"{name}.csv"))
 
-    def record(self, run_id: str) -> Record | None:
-        """The record of a run, None when it is missing."""
-        return RunStore(self.folder.parent, reuse=self.config.reuse).load(run_id)
+    def record(self, row) -> dict[str, np.ndarray]:
+        """The curves of a summary's row, up to its horizon. Raises KeyError for a run that no bundle holds."""
+        return self.runs[row.run_id].prefix(row.horizon_steps)
 
-    def derived(self, experiment: str) -> DerivedL2:
+    def l2_selection(self, experiment: str) -> L2Selection:
         """The λ of an experiment that has them measured. Raises UserError when they have not been."""
-        path = self.folder / experiment / FILE
-        self._require(path)
-        return read_derived_l2(path)
+        return read_l2_selection(self._made(self.folder / experiment / FILE))
 
     def plot(self, panel: str, series: str, x, y, run_ids="", **more) -> None:
         """Note plotted points for the figure's CSV; `more` are further columns."""
-        columns = {"panel": panel, "series": series, "x": np.asarray(x), "y": np.asarray(y), **more, "run_ids": run_ids}
-        self.plotted.append(pd.DataFrame(columns))
+        columns = {"kind": "points", "panel": panel, "series": series, "x": np.asarray(x), "y": np.asarray(y)}
+        self.plotted.append(pd.DataFrame({**columns, **more, "run_ids": run_ids}))
 
-    def describe_model(self, experiment: str) -> str:
+    def number(self, panel: str, what: str, value: float, low=np.nan, high=np.nan, run_ids="", **more) -> None:
+        """Note a number that is read off the figure, with its interval: a row of the CSV, and of results.md."""
+        columns = {"kind": "number", "panel": panel, "series": what, "x": np.nan, "y": [value], "low": low}
+        self.plotted.append(pd.DataFrame({**columns, "high": high, **more, "run_ids": run_ids}))
+
+    def net(self, experiment: str) -> str:
         """An experiment's net in a few words."""
-        model = self.config.experiments[experiment].model
-        if model.kind == "fc":
-            return f"FC of {model.hidden_layers} × {model.width}"
-        if model.kind == "wrn":
-            return f"WRN-{model.depth}-{model.width}"
-        return "CNN, batch norm" if model.batch_norm else "CNN, no batch norm"
-
-    def describe_augmentation(self, experiment: str) -> str:
-        """How an experiment changes its training images, in a few words."""
-        used = self.config.experiments[experiment].augmentation
-        parts = ["flip"] * used.flip + [f"crop {used.crop}"] * bool(used.crop)
-        parts += [f"mixup {used.mixup:g}"] * bool(used.mixup)
-        return ", ".join(parts) or "no augmentation"
+        return self.config.experiments[experiment].net.describe()
 
     def seeds(self, *experiments: str) -> str:
         """How many seeds each experiment has, as "1, 3"."""
@@ -105,12 +115,12 @@ class FigureJob:
         rows = pd.concat(summaries) if summaries else pd.DataFrame()
         parts = [f"scale {self.scale}"]
         if len(rows):
-            parts += [DATASETS[name].title for name in sorted(set(rows["dataset"]))]
+            parts += [DATA_SETS[name].title for name in sorted(set(rows["dataset"]))]
             for status in ("missing", "short", "diverged"):
                 count = int((rows["status"] == status).sum())
                 if count:
                     parts.append(f"{style.plural(count, 'run')} {status}")
-            old = outdated(rows.dropna(subset="numerics_version").to_dict("records"))
+            old = int((rows["numerics_version"] < NUMERICS_VERSION).sum())
             if old:
                 parts.append(f"{style.plural(old, 'run')} of an older numerics version")
         if note:
@@ -121,11 +131,32 @@ class FigureJob:
         """Write the figure and its CSV where the rule wants them; without a rule only return it."""
         if self.outputs is not None:
             style.save(figure, self.outputs["pdf"], self.outputs["png"])
-            empty = pd.DataFrame(columns=["panel", "series", "x", "y", "run_ids"])
-            table = pd.concat(self.plotted, ignore_index=True) if self.plotted else empty
-            write_atomically(Path(self.outputs["csv"]), table.to_csv(index=False, lineterminator="\n").encode())
+            table = pd.concat(self.plotted, ignore_index=True) if self.plotted else pd.DataFrame()
+            further = [name for name in table.columns if name not in (*COLUMNS, "run_ids")]
+            table = table.reindex(columns=[*COLUMNS, *further, "run_ids"])
+            write_csv(self.outputs["csv"], list(table.columns), table.itertuples(index=False))
         return figure
 
-    def _require(self, path: Path) -> None:
+    def _made(self, path: Path) -> Path:
         if not path.exists():
-            raise UserError(f"{path}: not made yet; run: snakemake --cores 2 --config scale={self.scale} {path}")
+            raise UserError(f"{path}: not made yet; run: snakemake --cores 2 {path} --config scale={self.scale}")
+        return path
+
+
+def _report_errors(path: Path | None) -> None:
+    """A UserError ends the script as one line, on the terminal and in the log; Python's warnings go to the log."""
+    handlers: list[logging.Handler] = []
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handlers = [logging.FileHandler(path, mode="w", encoding="utf-8")]
+    logging.basicConfig(handlers=handlers or None, level=logging.WARNING, force=True)
+    logging.captureWarnings(True)
+
+    def report(kind, error, trace):
+        logging.error("l2dyn: %s", error, exc_info=None if issubclass(kind, UserError) else (kind, error, trace))
+        if issubclass(kind, UserError):
+            print(f"l2dyn: {error}", file=sys.stderr)
+        else:
+            sys.__excepthook__(kind, error, trace)
+
+    sys.excepthook = report

@@ -5,42 +5,43 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from l2dyn.metrics import FITTED_ERROR, fit_power_law
+from l2dyn.measures.peaks import FITTED_ERROR
+from l2dyn.measures.power_laws import fit_power_law
 from l2dyn.plotting import style
-from l2dyn.plotting.job import FigureJob
+from l2dyn.plotting.notebook import FigureNotebook
 
 
-def draw_rows(job: FigureJob, *rows: tuple[str, str]) -> Figure:
+def draw_rows(notebook: FigureNotebook, *rows: tuple[str, str]) -> Figure:
     """A row of the three panels for each (grid experiment, fixed-budget experiment) that the scale draws.
 
     Below them stands the small print.
     """
-    rows = [row for row in rows if set(row) <= set(job.config.figures[job.name].experiments)]
+    rows = [row for row in rows if set(row) <= set(notebook.config.figures[notebook.name].experiments)]
     figure, axes = style.panels(3, rows=len(rows))
     summaries = []
     for number, (grid_name, fixed_name) in enumerate(rows):
-        grid, fixed = job.summary(grid_name), job.summary(fixed_name)
+        grid, fixed = notebook.summary(grid_name), notebook.summary(fixed_name)
         row, letters = axes[3 * number : 3 * number + 3], "abcdef"[3 * number : 3 * number + 3]
-        draw_time(job, row[0], letters[0], grid)
-        draw_best(job, row[1], letters[1], grid)
-        draw_budget(job, row[2], letters[2], fixed, grid)
-        row[1].set_title(job.describe_model(grid_name), loc="right", fontsize=style.SMALL)
+        draw_time(notebook, row[0], letters[0], grid)
+        draw_best(notebook, row[1], letters[1], grid)
+        draw_budget(notebook, row[2], letters[2], fixed, grid)
+        row[1].set_title(notebook.net(grid_name), loc="right", fontsize=style.SMALL)
         summaries += [grid, fixed]
-    models = ", ".join(f"{job.describe_model(grid)} (seeds: {job.seeds(grid, fixed)})" for grid, fixed in rows)
+    models = ", ".join(f"{notebook.net(grid)} (seeds: {notebook.seeds(grid, fixed)})" for grid, fixed in rows)
     note = f"{models}; bars: range over seeds; hollow: censored, ×: diverged"
     note += ", +: does not fit its training set, ▾: below the axis"
-    style.small_print(figure, job.small_print(*summaries, note=note))
+    style.small_print(figure, notebook.small_print(*summaries, note=note))
     return figure
 
 
-def draw_time(job: FigureJob, ax: Axes, panel: str, grid: pd.DataFrame) -> None:
+def draw_time(notebook: FigureNotebook, ax: Axes, panel: str, grid: pd.DataFrame) -> None:
     """t* against λ for each η, the fit, crosses where runs diverged, plus signs where runs never fit their data.
 
     The fit is over uncensored runs that reach a training error of FITTED_ERROR: the law is one of overparameterized
     nets, and a λ that keeps a net from fitting has left its range.
 
     Several seeds are one point at their geometric mean, with their range as a bar. The fit is a regression of log t* on
-    log λ (and log η), its 90 % interval a bootstrap over runs; in the CSV its x is the number of decades fitted.
+    log λ (and log η), its 90 % interval a bootstrap over runs; the CSV has the number of decades fitted, too.
     """
     colors = style.learning_rate_colors(grid["lr"])
     with_l2 = grid[grid["l2"] > 0]
@@ -49,48 +50,49 @@ def draw_time(job: FigureJob, ax: Axes, panel: str, grid: pd.DataFrame) -> None:
     timed = timed.drop(unfit.index)
     for lr, runs in unfit.groupby("lr"):
         ax.plot(runs["l2"], runs["t_star"], "+", color=colors[lr], zorder=5)
-        job.plot(panel, f"lr={lr:g} not fitting", runs["l2"], runs["t_star"], runs["run_id"].to_numpy())
+        notebook.plot(panel, f"lr={lr:g} not fitting", runs["l2"], runs["t_star"], runs["run_id"].to_numpy())
     for lr, runs in timed.groupby("lr"):
-        draw_points(job, ax, panel, f"lr={lr:g}", runs, "t_star", colors[lr], mean=_geometric_mean)
+        draw_points(notebook, ax, panel, f"lr={lr:g}", runs, "t_star", colors[lr], mean=_geometric_mean)
     for lr, runs in with_l2[with_l2["status"] == "diverged"].groupby("lr"):
         style.draw_diverged(ax, runs["l2"], colors[lr])
-        job.plot(panel, f"lr={lr:g} diverged", runs["l2"], np.nan, runs["run_id"].to_numpy())
+        notebook.plot(panel, f"lr={lr:g} diverged", runs["l2"], np.nan, runs["run_id"].to_numpy())
     style.log_axis_of_l2(ax)
     ax.set(yscale="log", ylabel="epochs to peak $t^*$")
     style.make_room(ax, below=0.3)
     style.label_short_log_axis(ax.yaxis)
     fitted = timed[~timed["censored"] & (timed["t_star"] > 0)]
-    _draw_fit(job, ax, panel, fitted)
+    _draw_fit(notebook, ax, panel, fitted)
     for lr, runs in fitted.groupby("lr"):
         one = fit_power_law(runs["t_star"], runs["l2"])
         if one is not None:
             ids = " ".join(runs["run_id"])
-            job.plot(panel, f"exponent of l2 at lr={lr:g}", one.decades, one.slopes, ids, low=one.low, high=one.high)
+            what = f"exponent of l2 at lr={lr:g}"
+            notebook.number(panel, what, one.slopes[0], one.low[0], one.high[0], ids, decades=one.decades[0])
 
 
-def draw_best(job: FigureJob, ax: Axes, panel: str, grid: pd.DataFrame) -> None:
+def draw_best(notebook: FigureNotebook, ax: Axes, panel: str, grid: pd.DataFrame) -> None:
     """Maximum test accuracy against λ for each η; the dashed line is the best λ = 0 run over η. Holds the legend."""
     colors = style.learning_rate_colors(grid["lr"])
     best = grid[(grid["l2"] > 0) & (grid["status"] != "diverged")].dropna(subset="max_test_accuracy")
     best = best.assign(bound=lambda runs: runs["censored"] | (runs["status"] == "short"))
     for lr, runs in best.groupby("lr"):
         label = rf"$\eta = {style.number(lr)}$"
-        draw_points(job, ax, panel, f"lr={lr:g}", runs, "max_test_accuracy", colors[lr], label)
-    _draw_without_l2(job, ax, panel, grid)
+        draw_points(notebook, ax, panel, f"lr={lr:g}", runs, "max_test_accuracy", colors[lr], label)
+    _draw_without_l2(notebook, ax, panel, grid)
     style.log_axis_of_l2(ax)
     ax.set(ylabel="max test accuracy")
     style.cut_low(ax)
     ax.legend(loc="lower left")
 
 
-def draw_budget(job: FigureJob, ax: Axes, panel: str, fixed: pd.DataFrame, grid: pd.DataFrame) -> None:
+def draw_budget(notebook: FigureNotebook, ax: Axes, panel: str, fixed: pd.DataFrame, grid: pd.DataFrame) -> None:
     """Maximum test accuracy within a fixed budget against λ; `grid` gives the colours of the learning rates."""
     colors = style.learning_rate_colors(grid["lr"])
     within = fixed[(fixed["l2"] > 0) & (fixed["status"] != "diverged")].dropna(subset="max_test_accuracy")
     within = within.assign(bound=lambda runs: runs["status"] == "short")
     for lr, runs in within.groupby("lr"):
-        draw_points(job, ax, panel, f"lr={lr:g}", runs, "max_test_accuracy", colors.get(lr, style.BLUE))
-    _draw_without_l2(job, ax, panel, fixed)
+        draw_points(notebook, ax, panel, f"lr={lr:g}", runs, "max_test_accuracy", colors.get(lr, style.BLUE))
+    _draw_without_l2(notebook, ax, panel, fixed)
     rates = ", ".join(f"{lr:g}" for lr in sorted(set(fixed["lr"])))
     style.log_axis_of_l2(ax)
     ax.set(ylabel="max test accuracy")
@@ -99,7 +101,7 @@ def draw_budget(job: FigureJob, ax: Axes, panel: str, fixed: pd.DataFrame, grid:
     ax.legend(title=rf"{fixed['horizon_epochs'].max():g} epochs, $\eta = {rates}$", loc="best")
 
 
-def draw_points(job, ax, panel, series, runs, column, color, label=None, mean="mean") -> None:
+def draw_points(notebook, ax, panel, series, runs, column, color, label=None, mean="mean") -> None:
     """One point per λ: the mean over seeds and their range, hollow where any seed's value is a bound.
 
     runs: summary rows with a further column `bound`.
@@ -115,10 +117,10 @@ def draw_points(job, ax, panel, series, runs, column, color, label=None, mean="m
     spread = (points["low"], points["high"])
     style.draw_series(ax, points.index, points["y"], color, points["hollow"], label, spread)
     extra = {key: points[key].to_numpy() for key in ("low", "high", "hollow", "seeds")}
-    job.plot(panel, series, points.index, points["y"], points["run_ids"].to_numpy(), **extra)
+    notebook.plot(panel, series, points.index, points["y"], points["run_ids"].to_numpy(), **extra)
 
 
-def _draw_without_l2(job, ax, panel, runs) -> None:
+def _draw_without_l2(notebook, ax, panel, runs) -> None:
     """The dashed line of λ = 0: seeds averaged, then the best learning rate."""
     runs = runs[(runs["l2"] == 0) & (runs["status"] != "diverged")].dropna(subset="max_test_accuracy")
     if len(runs) == 0:
@@ -126,10 +128,10 @@ def _draw_without_l2(job, ax, panel, runs) -> None:
     means = runs.groupby("lr")["max_test_accuracy"].mean()
     ids = " ".join(runs.loc[runs["lr"] == means.idxmax(), "run_id"])
     ax.axhline(means.max(), color=style.NEUTRAL, linestyle="--", linewidth=1.0, label=r"$\lambda = 0$", zorder=1)
-    job.plot(panel, "l2=0", [0.0], [means.max()], ids)
+    notebook.plot(panel, "l2=0", [0.0], [means.max()], ids)
 
 
-def _draw_fit(job, ax, panel, fitted) -> None:
+def _draw_fit(notebook, ax, panel, fitted) -> None:
     """The fitted law as a dotted line at the middle η, its exponents in words and in the CSV."""
     rates = sorted(set(fitted["lr"]))
     variables = [fitted["l2"], *([fitted["lr"]] if len(rates) > 1 else [])]
@@ -147,9 +149,9 @@ def _draw_fit(job, ax, panel, fitted) -> None:
         text += f"\n$t^* \\propto \\eta^{{{law.slopes[1]:.2f}}}$"
     ax.text(0.04, 0.03, text, transform=ax.transAxes, fontsize=style.SMALL, va="bottom")
     ids = " ".join(fitted["run_id"])
-    job.plot(panel, "fit", l2, line, ids)
+    notebook.plot(panel, "fit", l2, line, ids)
     for name, decades, slope, low, high in zip(("l2", "lr"), law.decades, law.slopes, law.low, law.high, strict=False):
-        job.plot(panel, f"exponent of {name}", [decades], [slope], ids, low=low, high=high)
+        notebook.number(panel, f"exponent of {name}", slope, low, high, ids, decades=decades)
 
 
 def _geometric_mean(values) -> float:

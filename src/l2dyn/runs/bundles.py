@@ -90,6 +90,14 @@ class Finished:
         serving = [record for record in found if record is not None and record.serves(steps)]
         return max(serving, key=lambda record: record.reach, default=None)
 
+    def get(self, run_id: str) -> Record | None:
+        """The record that serves most, as Bundles.get."""
+        return self.load(run_id)
+
+    def recorded(self, run_id: str) -> bool:
+        """Whether it comes from the shelf."""
+        return self.header(run_id) is not None and self.header(run_id) is self.shelf.headers.get(run_id)
+
     def _in_bundles(self) -> dict[Path, dict[str, RecordHeader]]:
         """Headers of the bundles' records that count, by path; a bundle is read once."""
         if self._listed is None:

@@ -114,7 +114,7 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
     import pyarrow.parquet as pq
 
     records = list(records)
-    ids = np.concatenate([np.full(len(r.columns["step"]), r.run_id) for r in records])
+    ids = np.concatenate([np.empty(0, "U12"), *(np.full(len(r.columns["step"]), r.run_id) for r in records)])
     table = {"run_id": pa.array(ids).dictionary_encode()}
     for name in dict.fromkeys(name for record in records for name in record.columns):
         kind = next(pa.array(r.columns[name]).type for r in records if name in r.columns)

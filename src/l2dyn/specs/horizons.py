@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from l2dyn.specs.base import Count, NaturalNumber, NonNegative, Positive, Spec
+from l2dyn.specs.base import NaturalNumber, NonNegative, Positive, Spec
 
 
 class Horizon(Spec):

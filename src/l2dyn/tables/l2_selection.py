@@ -1,21 +1,24 @@
-"""Floor 1: λ of an experiment measured on the runs of another one, as `results/<scale>/<experiment>/l2.json` holds it.
+"""l2.json: λ of an experiment measured on the runs of another one.
 
 Predicted: c of every run of the source at one learning rate, combined over seeds, divided by the budget (section 3 of
 the paper). Tuned: the best λ of the source's grid within the budget (figures 1c and 4b). Never a constant of the paper.
 """
 
 import dataclasses
+from collections.abc import Mapping
 
-from l2dyn.prediction import Coefficient, coefficient, combine, predict_l2, round_l2, tuned_l2
-from l2dyn.runs.config import ExperimentConfig
-from l2dyn.runs.derived_l2 import DerivedL2
-from l2dyn.runs.horizons import Horizon
-from l2dyn.runs.plan import Plan, PlannedRun
-from l2dyn.runs.store import RunStore
-from l2dyn.summary import chance_of, status_at
+from l2dyn.config.experiment import ExperimentConfig
+from l2dyn.measures.best_l2 import predict_l2, round_l2, tuned_l2
+from l2dyn.measures.coefficient import Coefficient, coefficient, combine
+from l2dyn.runs.l2_selection import L2Selection
+from l2dyn.runs.plan import Plan, Point
+from l2dyn.runs.records import Record
+from l2dyn.specs.horizons import Horizon
+
+Records = Mapping[str, Record]  # by run id; a run that is not there is missing
 
 
-def derive(plan: Plan, experiment: str, store: RunStore) -> DerivedL2:
+def select_l2(plan: Plan, experiment: str, records: Records) -> L2Selection:
     """λ of an experiment that names a source, for each of its learning rates and budgets.
 
     Where one of them cannot be measured (a run of the source is missing, none has an uncensored peak) there is no value
@@ -23,21 +26,21 @@ def derive(plan: Plan, experiment: str, store: RunStore) -> DerivedL2:
     """
     config = plan.scale.experiments[experiment]
     if config.l2.predicted_from:
-        return _predicted(plan, config, store)
-    return _tuned(plan, config, store)
+        return _predicted(plan, config, records)
+    return _tuned(plan, config, records)
 
 
 def measured_coefficient(
-    plan: Plan, source: str, store: RunStore, lr: float
+    plan: Plan, source: str, records: Records, lr: float
 ) -> tuple[Coefficient | None, list[str], list[str]]:
     """(c, run ids, ids of missing runs) of an experiment at one learning rate, combined over its λ > 0 and seeds.
 
     Every run counts once, up to its longest horizon; one that diverged by then has no c.
     """
-    chance = chance_of(plan.scale.experiments[source])
+    chance = plan.scale.experiments[source].data.chance
     longest = {run.run_id: run for run in sorted(plan.experiments[source], key=lambda run: run.steps)}
     runs = [run for run in longest.values() if run.spec.lr == lr and run.spec.l2 > 0]
-    measured, missing = _read(runs, store)
+    measured, missing = _read(runs, records)
     found = []
     for run, columns in measured:
         curve, spec = (columns["epoch"], columns["test_accuracy"]), run.spec
@@ -45,42 +48,42 @@ def measured_coefficient(
     return combine(found), [run.run_id for run in runs if run.run_id not in missing], missing
 
 
-def _predicted(plan: Plan, config: ExperimentConfig, store: RunStore) -> DerivedL2:
+def _predicted(plan: Plan, config: ExperimentConfig, records: Records) -> L2Selection:
     source, values, evidence = config.l2.predicted_from, {}, []
     for lr in config.lr:
-        c, ids, missing = measured_coefficient(plan, source, store, lr)
+        c, ids, missing = measured_coefficient(plan, source, records, lr)
         if missing:
-            return DerivedL2({}, f"{len(missing)} of {len(ids) + len(missing)} runs of {source} are missing")
+            return L2Selection({}, f"{len(missing)} of {len(ids) + len(missing)} runs of {source} are missing")
         if c is None:
-            return DerivedL2({}, f"no run of {source} at lr {lr:g} has an uncensored peak of test accuracy")
+            return L2Selection({}, f"no run of {source} at lr {lr:g} has an uncensored peak of test accuracy")
         reading = c.c_argmax if config.l2.reading == "argmax" else c.c_within
         if reading <= 0:
-            return DerivedL2({}, f"test accuracy of {source} peaks before its first step")
+            return L2Selection({}, f"test accuracy of {source} peaks before its first step")
         for epochs in config.horizon.fixed:
             first_decay = epochs * min(config.lr_schedule.at) if config.lr_schedule else None
             values[lr, epochs] = round_l2(predict_l2(reading, epochs, first_decay))
         evidence.append({"lr": lr, "reading": config.l2.reading, **vars(c), "run_ids": ids})
-    return DerivedL2(values, evidence={"predicted_from": source, "coefficients": evidence})
+    return L2Selection(values, evidence={"predicted_from": source, "coefficients": evidence})
 
 
-def _tuned(plan: Plan, config: ExperimentConfig, store: RunStore) -> DerivedL2:
+def _tuned(plan: Plan, config: ExperimentConfig, records: Records) -> L2Selection:
     source, values, evidence = config.l2.tuned_from, {}, []
     for lr in config.lr:
         for epochs in config.horizon.fixed:
             runs = _runs_within(plan, source, lr, epochs)
-            measured, missing = _read(runs, store)
+            measured, missing = _read(runs, records)
             if missing:
-                return DerivedL2({}, f"{len(missing)} of {len(runs)} runs of {source} are missing")
+                return L2Selection({}, f"{len(missing)} of {len(runs)} runs of {source} are missing")
             accuracies = [float(columns["test_accuracy"].max()) for _, columns in measured]
             tuned = tuned_l2([run.spec.l2 for run, _ in measured], accuracies)
             if tuned is None:
-                return DerivedL2({}, f"every run of {source} at lr {lr:g} diverged within {epochs:g} epochs")
+                return L2Selection({}, f"every run of {source} at lr {lr:g} diverged within {epochs:g} epochs")
             values[lr, epochs] = tuned.l2
             evidence.append({"lr": lr, "epochs": epochs, **vars(tuned)})
-    return DerivedL2(values, evidence={"tuned_from": source, "tuned": evidence})
+    return L2Selection(values, evidence={"tuned_from": source, "tuned": evidence})
 
 
-def _runs_within(plan: Plan, source: str, lr: float, epochs: float) -> list[PlannedRun]:
+def _runs_within(plan: Plan, source: str, lr: float, epochs: float) -> list[Point]:
     """The source's runs at one learning rate and λ > 0, up to a budget; with a schedule only those made for it."""
     runs = {}
     for run in plan.experiments[source]:
@@ -92,12 +95,12 @@ def _runs_within(plan: Plan, source: str, lr: float, epochs: float) -> list[Plan
     return list(runs.values())
 
 
-def _read(runs: list[PlannedRun], store: RunStore) -> tuple[list[tuple[PlannedRun, dict]], list[str]]:
+def _read(runs: list[Point], records: Records) -> tuple[list[tuple[Point, dict]], list[str]]:
     """([(run, columns up to its horizon)], ids of missing runs); one that diverged by then is in neither."""
     measured, missing = [], []
     for run in runs:
-        record = store.load(run.run_id)
-        status = "missing" if record is None else status_at(record, run.steps)
+        record = records.get(run.run_id)
+        status = "missing" if record is None else record.status_at(run.steps)
         if status == "finished":
             measured.append((run, record.prefix(run.steps)))
         elif status != "diverged":

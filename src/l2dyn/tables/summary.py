@@ -1,20 +1,13 @@
-"""Floor 1: one row a run, from records to `summary.csv`."""
+"""summary.csv: one row a run and horizon, from the bundles that hold the runs."""
 
-import csv
-import io
-import math
 from pathlib import Path
 
-import numpy as np
-
-from l2dyn.metrics import peak
-from l2dyn.runs.config import ExperimentConfig
-from l2dyn.runs.datasets import DATASETS
-from l2dyn.runs.files import write_atomically
-from l2dyn.runs.plan import Plan, PlannedRun
+from l2dyn.measures.peaks import peak
+from l2dyn.runs.bundles import Bundles
+from l2dyn.runs.plan import Plan, Point
 from l2dyn.runs.records import Record
-from l2dyn.runs.spec import NUMERICS_VERSION
-from l2dyn.runs.store import RunStore
+from l2dyn.specs.data_sets import DataSpec
+from l2dyn.tables.csv_files import write_csv
 
 FIELDS = (
     "run_id",
@@ -39,52 +32,35 @@ FIELDS = (
     "t_min_train_loss",
     "min_train_error",
     "final_train_error",
-    "shelf",  # results or shipped
+    "source",  # recorded (it ships) or trained
     "numerics_version",
     "device",
     "revision",
 )
 
 
-def summarize(plan: Plan, experiment: str, store: RunStore) -> list[dict]:
+def summarize(plan: Plan, experiment: str, records: Bundles) -> list[dict]:
     """A row of FIELDS for every run of an experiment, each from the prefix up to its declared horizon.
 
     With several budgets that is a row for every run and budget; λ that is pending, or could not be measured, is one
     row of status missing. Raises DamagedRecord for a record that is not what was written.
     """
     config = plan.scale.experiments[experiment]
-    runs = plan.experiments[experiment]
-    if config.derived and not runs:
+    points = plan.experiments[experiment]
+    if config.selected and not points:
         return [{"experiment": experiment, "dataset": config.data.name, "lr": config.lr[0], "status": "missing"}]
-    return [_row(experiment, run, store, chance_of(config)) for run in runs]
-
-
-def chance_of(config: ExperimentConfig) -> float:
-    """The test accuracy of guessing."""
-    return 0.5 if config.data.labels == "parity" else 1 / DATASETS[config.data.name].classes
-
-
-def status_at(record: Record, steps: int) -> str:
-    """A record's status at a horizon: finished (also where it diverged only later), diverged or short."""
-    if not record.serves(steps):
-        return "short"
-    return "diverged" if record.status == "diverged" and record.steps <= steps else "finished"
+    return [_row(experiment, point, records) for point in points]
 
 
 def write_summary(path: Path, rows: list[dict]) -> None:
-    """Write rows as CSV; floats in their shortest exact form, truth values as true and false."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, FIELDS, lineterminator="\n", restval="")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: _cell(value) for key, value in row.items()})
-    write_atomically(path, stream.getvalue().encode())
+    """Write rows as CSV."""
+    write_csv(path, FIELDS, ([row.get(field) for field in FIELDS] for row in rows))
 
 
-def _row(experiment: str, run: PlannedRun, store: RunStore, chance: float) -> dict:
-    spec = run.spec
+def _row(experiment: str, point: Point, records: Bundles) -> dict:
+    spec = point.spec
     row = {
-        "run_id": run.run_id,
+        "run_id": point.run_id,
         "experiment": experiment,
         "dataset": spec.data.name,
         "lr": spec.lr,
@@ -92,25 +68,26 @@ def _row(experiment: str, run: PlannedRun, store: RunStore, chance: float) -> di
         "momentum": spec.momentum,
         "seed": spec.init_seed,
         "status": "missing",
-        "horizon_steps": run.steps,
-        "horizon_epochs": run.steps / spec.steps_per_epoch,
-        "capped": run.capped,
+        "horizon_steps": point.steps,
+        "horizon_epochs": point.steps / spec.steps_per_epoch,
+        "capped": point.capped,
     }
-    record = store.load(run.run_id)
-    return row if record is None else row | _measured(record, run, store, chance)
+    record = records.get(point.run_id)
+    if record is None:
+        return row
+    source = "recorded" if records.recorded(point.run_id) else "trained"
+    return row | {"source": source} | _measured(record, point, spec.data)
 
 
-def _measured(record: Record, run: PlannedRun, store: RunStore, chance: float) -> dict:
-    entry = store.entry(run.run_id)
+def _measured(record: Record, point: Point, data: DataSpec) -> dict:
     row = {
-        "status": status_at(record, run.steps),
-        "steps": min(record.steps, run.steps),
-        "shelf": "shipped" if store.on_shipped_shelf(entry) else "results",
+        "status": record.status_at(point.steps),
+        "steps": min(record.steps, point.steps),
         "numerics_version": record.numerics_version,
         "device": record.provenance.get("device"),
         "revision": record.provenance.get("revision"),
     }
-    columns = record.prefix(run.steps)
+    columns = record.prefix(point.steps)
     if len(columns["step"]) == 0:
         return row
     accuracy, epochs = columns["test_accuracy"], columns["epoch"]
@@ -124,7 +101,7 @@ def _measured(record: Record, run: PlannedRun, store: RunStore, chance: float) -
         "final_train_error": float(columns["train_error"][-1]),
     }
     if row["status"] != "diverged":
-        found = peak(epochs, accuracy, run.steps / run.spec.steps_per_epoch, chance)
+        found = peak(epochs, accuracy, point.steps / point.spec.steps_per_epoch, data.chance)
         if found is not None:
             row |= {
                 "t_star": found.t_star,
@@ -133,16 +110,3 @@ def _measured(record: Record, run: PlannedRun, store: RunStore, chance: float) -
                 "censored": found.censored or row["status"] == "short",
             }
     return row
-
-
-def outdated(rows: list[dict]) -> int:
-    """How many rows were trained under an older numerics version."""
-    return sum(1 for row in rows if row.get("numerics_version", NUMERICS_VERSION) < NUMERICS_VERSION)
-
-
-def _cell(value) -> str:
-    if isinstance(value, bool | np.bool_):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return "" if math.isnan(value) else repr(float(value))
-    return "" if value is None else str(value)

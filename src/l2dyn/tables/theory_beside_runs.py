@@ -1,4 +1,4 @@
-"""Floor 2: what the theory says of single runs, to be held against what was measured on them (figure S-constant).
+"""What the theory says of single runs, to be held against what was measured on them (figure S-constant).
 
 Gradient flow in function space, equations (1) to (3), from the very function at which the run's net starts, read at
 the run's own evaluations by the run's own rules. k is the number of layers. The kernel is that of infinite width where
@@ -6,15 +6,17 @@ there is one, for bias-free nets in NTK parameterization; else the one that the 
 make the net inhomogeneous, and a narrow net's kernel does not only shrink.
 """
 
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 
-from l2dyn import data
-from l2dyn.metrics import peak
-from l2dyn.runs.config import ExperimentConfig
-from l2dyn.runs.plan import Plan, PlannedRun
-from l2dyn.runs.spec import RunSpec
+from l2dyn.config.experiment import ExperimentConfig
+from l2dyn.config.theory import ConstantConfig
+from l2dyn.data.samples import inputs, parity, samples
+from l2dyn.measures.peaks import peak
+from l2dyn.nets.ntk import as_drawn
+from l2dyn.runs.plan import Plan, Point
+from l2dyn.specs.run import RunSpec
 from l2dyn.theory import evolve, integrate, loss_minimum, relu_ntk
 
 COLUMNS = (
@@ -32,45 +34,44 @@ COLUMNS = (
 )
 
 
-def constant_table(plan: Plan, arrays_path: Path | None = None) -> dict[str, list]:
+def constant_table(
+    config: ConstantConfig, plan: Plan, arrays: Callable[[str], dict[str, np.ndarray]]
+) -> dict[str, list]:
     """COLUMNS for every run with λ > 0 of the experiments that the scale's theory.constant names."""
     rows: list[dict] = []
-    for name in plan.scale.theory.constant.experiments:
-        config = plan.scale.experiments[name]
-        arrays = data.load(config.data.name, arrays_path, plan.scale.data_dir)
-        for seed in config.seeds:
-            problem = _Problem(config, seed, arrays)
-            for run in plan.experiments[name]:
-                if run.spec.l2 > 0 and run.spec.init_seed == seed:
-                    rows.append({"experiment": name, **problem.row(run)})
-    return {column: [row.get(column, "") for row in rows] for column in COLUMNS}
+    for name in config.experiments:
+        experiment = plan.scale.experiments[name]
+        for seed in experiment.seeds:
+            drawn = _DrawnNet(experiment, seed, arrays(experiment.data.name))
+            for point in plan.experiments[name]:
+                if point.spec.l2 > 0 and point.spec.init_seed == seed:
+                    rows.append({"experiment": name, **drawn.row(point)})
+    return {column: [row.get(column) for row in rows] for column in COLUMNS}
 
 
-class _Problem:
+class _DrawnNet:
     """Samples, targets, kernels and f(0) of one net as it is drawn."""
 
-    def __init__(self, config: ExperimentConfig, seed: int, arrays: dict[str, np.ndarray]):
-        from l2dyn.nets.empirical_kernel import as_drawn  # imports torch
-
-        spec, model = config.data.spec(), config.model.spec()
-        samples = data.samples(spec, arrays)
-        x, x_test = data.inputs(spec, samples.train_images), data.inputs(spec, samples.test_images)
-        self.grid, self.chance = config.evaluation.grid(), samples.chance
+    def __init__(self, experiment: ExperimentConfig, seed: int, arrays: dict[str, np.ndarray]):
+        spec, net = experiment.data, experiment.net
+        held = samples(spec, arrays)
+        x, x_test = inputs(spec, held.train_images), inputs(spec, held.test_images)
+        self.grid, self.chance = experiment.evaluation, spec.chance
         self.y, self.y_test = (
-            data.parity(labels) if spec.labels == "parity" else np.eye(samples.outputs)[labels]
-            for labels in (samples.train_labels, samples.test_labels)
+            parity(labels) if spec.labels == "parity" else np.eye(spec.outputs)[labels]
+            for labels in (held.train_labels, held.test_labels)
         )
-        self.k = model.hidden_layers + 1
-        (self.initial, self.initial_test), kernel = as_drawn(model, samples.outputs, seed, x, x_test)
-        if model.parameterization == "ntk" and not model.bias:
+        self.k = net.hidden_layers + 1
+        (self.initial, self.initial_test), kernel = as_drawn(net, spec.outputs, seed, x, x_test)
+        if net.parameterization == "ntk" and not net.bias:
             self.kind = "infinite"
-            shape = (model.hidden_layers, model.weight_std)
+            shape = (net.hidden_layers, net.weight_std)
             self.kernel, self.kernel_test = (relu_ntk(points, x, *shape)[1] for points in (x, x_test))
         else:
             self.kind = "initial"
             self.kernel, self.kernel_test = kernel(0, 0), kernel(1, 0)
 
-    def row(self, run: PlannedRun) -> dict:
+    def row(self, run: Point) -> dict:
         """What the theory says of one run, by COLUMNS."""
         spec = run.spec
         epochs = np.array(self.grid.steps(run.steps, spec.steps_per_epoch), dtype=float)
@@ -87,18 +88,18 @@ class _Problem:
         }
         if 0 < minimum < len(loss) - 1:
             row["t_min_train_loss"] = float(epochs[minimum])
-        if spec.loss == "mse" and (exact := self.loss_minimum(spec.l2)) is not None:
+        if spec.loss == "half_mse" and (exact := self.loss_minimum(spec.l2)) is not None:
             row |= {"t_min_train_loss": exact.t / spec.lr, "min_train_loss": exact.value}
         found = peak(epochs, accuracy, run.steps, self.chance)
         if found is not None:
-            row |= {"t_star": found.t_star, "censored": str(found.censored).lower()}
+            row |= {"t_star": found.t_star, "censored": found.censored}
         return row
 
     def curves(self, spec: RunSpec, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Training loss and test accuracy at gradient-flow times t, [T] each."""
         starts = {"kernel_test": self.kernel_test, "initial": self.initial, "initial_test": self.initial_test}
         how = {**starts, "reduction": "mean"}
-        if spec.loss == "mse":
+        if spec.loss == "half_mse":
             train, test = evolve(self.kernel, self.y, spec.l2, self.k, t, **how)
             loss = 0.5 * ((train - self.y) ** 2).sum(axis=-1).mean(axis=-1)
         else:

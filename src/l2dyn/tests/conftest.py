@@ -8,11 +8,11 @@ import hypothesis
 import numpy as np
 import pytest
 import yaml
+from l2dyn.runs.spec import NUMERICS_VERSION, DataSpec, FullyConnectedSpec, RunSpec
+from l2dyn.runs.store import RunStore
 
 from l2dyn.runs.plan import Plan
 from l2dyn.runs.records import COLUMNS, Record
-from l2dyn.runs.spec import NUMERICS_VERSION, DataSpec, FullyConnectedSpec, RunSpec
-from l2dyn.runs.store import RunStore
 
 hypothesis.settings.register_profile("l2dyn", deadline=None)  # speed is measured in benchmarks/
 hypothesis.settings.load_profile("l2dyn")

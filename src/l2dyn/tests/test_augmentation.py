@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-
 from l2dyn.augmentation import Augmentation
 from l2dyn.runs.spec import AugmentationSpec
 

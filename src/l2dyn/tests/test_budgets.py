@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-
-from l2dyn.plotting.budgets import by_budget, predicted_at_budgets, tuned_at_budgets
 from l2dyn.prediction import tuned_l2
 from l2dyn.runs.config import ScaleConfig
 from l2dyn.runs.derived_l2 import DerivedL2
-from l2dyn.runs.plan import Plan
 from l2dyn.summary import summarize, write_summary
+
+from l2dyn.plotting.budgets import by_budget, predicted_at_budgets, tuned_at_budgets
+from l2dyn.runs.plan import Plan
 
 SPREAD = ["l2_low", "l2_high", "l2_centre", "at_edge"]
 

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import yaml
-
-from l2dyn.errors import UserError
 from l2dyn.runs.config import load_scale, parse_overrides, scale_names
 from l2dyn.runs.files import ROOT
+
+from l2dyn.errors import UserError
 from l2dyn.runs.plan import Plan
 
 

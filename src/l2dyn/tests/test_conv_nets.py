@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from l2dyn.runs.spec import ConvNetSpec, FullyConnectedSpec, WideResNetSpec
 from torch import nn
 
 from l2dyn.nets.batch_norm import GroupedBatchNorm
@@ -13,7 +14,6 @@ from l2dyn.nets.build import build_net
 from l2dyn.nets.conv_net import ConvNet
 from l2dyn.nets.initialization import initialize
 from l2dyn.nets.wide_resnet import WideResNet
-from l2dyn.runs.spec import ConvNetSpec, FullyConnectedSpec, WideResNetSpec
 
 SMALL_CONV = ConvNetSpec(channels=(4, 5, 6, 7), dense=9, pool=2, pool_stride=2)
 SMALL_CONV_BN = ConvNetSpec(channels=(4, 5, 6, 7), dense=9, pool=2, pool_stride=2, batch_norm=True)

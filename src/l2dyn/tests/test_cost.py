@@ -7,15 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from l2dyn.runs.dag import Dag
+from l2dyn.runs.horizons import EvaluationGrid
+from l2dyn.runs.spec import ConvNetSpec, DataSpec, FullyConnectedSpec, RunSpec
 
 from l2dyn import cli
 from l2dyn.errors import UserError
 from l2dyn.runs import cost
 from l2dyn.runs.cost import Calibration, KindCost, kind, step_flops, training_flops, training_seconds
-from l2dyn.runs.dag import Dag
-from l2dyn.runs.horizons import EvaluationGrid
 from l2dyn.runs.plan import MAX_MEMBERS, Task, batches
-from l2dyn.runs.spec import ConvNetSpec, DataSpec, FullyConnectedSpec, RunSpec
 
 DATA = DataSpec(name="digits", checksum="none", train=100, test=50)
 

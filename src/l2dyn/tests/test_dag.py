@@ -7,13 +7,13 @@ import subprocess
 import sys
 
 import pytest
+from l2dyn.runs.dag import Dag, set_environment
+from l2dyn.runs.files import ROOT
+from l2dyn.runs.store import write_manifest
 
 from l2dyn.errors import UserError
 from l2dyn.runs import plan as plan_module
-from l2dyn.runs.dag import Dag, set_environment
-from l2dyn.runs.files import ROOT
 from l2dyn.runs.records import write_records
-from l2dyn.runs.store import write_manifest
 
 TINY = {"scale": "tiny"}
 

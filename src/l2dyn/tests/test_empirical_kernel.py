@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from l2dyn.nets.empirical_kernel import as_drawn, empirical_ntk
+from l2dyn.runs.spec import FullyConnectedSpec
 from numpy.testing import assert_allclose
 
-from l2dyn.nets.empirical_kernel import as_drawn, empirical_ntk
 from l2dyn.nets.fully_connected import StackedFullyConnected
-from l2dyn.runs.spec import FullyConnectedSpec
 from l2dyn.theory import relu_ntk
 
 

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from l2dyn.runs.datasets import input_shape
+from l2dyn.runs.horizons import EvaluationGrid
+from l2dyn.runs.spec import DataSpec, FullyConnectedSpec, RunSpec
+from l2dyn.training.ensemble import Ensemble
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from l2dyn import data
 from l2dyn.data import Samples
 from l2dyn.nets.fully_connected import StackedFullyConnected, draw_parameters
-from l2dyn.runs.datasets import input_shape
-from l2dyn.runs.horizons import EvaluationGrid
 from l2dyn.runs.plan import Task
-from l2dyn.runs.spec import DataSpec, FullyConnectedSpec, RunSpec
-from l2dyn.training.ensemble import Ensemble
 from l2dyn.training.inputs import Images
 from l2dyn.training.order import epoch_permutation
 

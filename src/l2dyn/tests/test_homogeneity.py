@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 import torch
-
-from l2dyn import cli, data
 from l2dyn.runs.datasets import DATASETS
 from l2dyn.runs.spec import DataSpec
 from l2dyn.training.homogeneity import homogeneity, homogeneity_table
+
+from l2dyn import cli, data
 
 
 @pytest.mark.parametrize("degree", [0.0, 1.0, 2.5])

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-
 from l2dyn.runs.datasets import DATASETS
 from l2dyn.runs.horizons import EvaluationGrid
-from l2dyn.runs.plan import Task
 from l2dyn.runs.spec import DataSpec, FullyConnectedSpec, RunSpec
 from l2dyn.runs.store import RunStore
+
+from l2dyn.runs.plan import Task
 from l2dyn.training import job
 from l2dyn.training.checkpoint import CheckpointTimer, headers, read_checkpoint, write_checkpoint
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from l2dyn.metrics import fit_power_law, peak, time_to_peak
 
 ACCURACIES = st.lists(st.integers(0, 1000).map(lambda i: i / 1000), min_size=1, max_size=40)

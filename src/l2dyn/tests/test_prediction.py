@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from l2dyn.metrics import peak
 from l2dyn.prediction import (
     Coefficient,

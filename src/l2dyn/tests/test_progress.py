@@ -8,10 +8,10 @@ import termios
 from pathlib import Path
 
 import pytest
+from l2dyn.training.ensemble import Ensemble
 
 from l2dyn.tests.test_ensemble import make_samples, make_task
 from l2dyn.training import progress as module
-from l2dyn.training.ensemble import Ensemble
 from l2dyn.training.progress import Progress
 
 ROOT = Path(__file__).parents[3]

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from l2dyn.runs.files import results_folder, shipped_folder, write_atomically
 
 from l2dyn.errors import UserError
-from l2dyn.runs.files import results_folder, shipped_folder, write_atomically
 from l2dyn.runs.records import COLUMNS, DamagedRecord, read_entries, read_record, read_records, write_records
 
 # Numbers that a careless format changes: NaNs of either sign and with a payload, zeros of either sign, subnormals.

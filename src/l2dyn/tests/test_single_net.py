@@ -7,17 +7,9 @@ import io
 import numpy as np
 import pytest
 import torch
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
-from torch.nn import functional
-
-from l2dyn import data
 from l2dyn.augmentation import Augmentation
-from l2dyn.data import Samples
-from l2dyn.nets.build import build_net
 from l2dyn.runs.datasets import input_shape
 from l2dyn.runs.horizons import EvaluationGrid
-from l2dyn.runs.plan import Task
-from l2dyn.runs.records import COLUMNS
 from l2dyn.runs.spec import (
     AugmentationSpec,
     AutoL2Spec,
@@ -28,10 +20,18 @@ from l2dyn.runs.spec import (
     WideResNetSpec,
 )
 from l2dyn.runs.store import RunStore
+from l2dyn.training.single_net import SingleNet
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.nn import functional
+
+from l2dyn import data
+from l2dyn.data import Samples
+from l2dyn.nets.build import build_net
+from l2dyn.runs.plan import Task
+from l2dyn.runs.records import COLUMNS
 from l2dyn.training import job, single_net
 from l2dyn.training.checkpoint import headers
 from l2dyn.training.order import epoch_permutation
-from l2dyn.training.single_net import SingleNet
 
 CONV = ConvNetSpec(channels=(3, 4, 4, 5), dense=7, pool=2, pool_stride=2)
 CONV_BN = dataclasses.replace(CONV, batch_norm=True)

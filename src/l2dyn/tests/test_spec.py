@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from l2dyn.runs.spec import DataSpec, FullyConnectedSpec, RunSpec, canonical_json, from_dict, layer_widths, to_dict
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)

@@ -4,9 +4,6 @@ import json
 
 import numpy as np
 import pytest
-
-from l2dyn.errors import UserError
-from l2dyn.runs.records import DamagedRecord, write_records
 from l2dyn.runs.spec import NUMERICS_VERSION
 from l2dyn.runs.store import (
     RunStore,
@@ -16,6 +13,9 @@ from l2dyn.runs.store import (
     remove_stale_markers,
     write_manifest,
 )
+
+from l2dyn.errors import UserError
+from l2dyn.runs.records import DamagedRecord, write_records
 
 OLD = NUMERICS_VERSION - 1
 

@@ -5,13 +5,13 @@ import math
 
 import numpy as np
 import pytest
-
-from l2dyn.errors import UserError
 from l2dyn.metrics import peak
-from l2dyn.runs.records import write_records
 from l2dyn.runs.spec import NUMERICS_VERSION
 from l2dyn.runs.store import write_manifest
 from l2dyn.summary import FIELDS, outdated, summarize, write_summary
+
+from l2dyn.errors import UserError
+from l2dyn.runs.records import write_records
 
 
 @pytest.fixture

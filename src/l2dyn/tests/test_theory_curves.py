@@ -4,12 +4,12 @@ import csv
 
 import numpy as np
 import pytest
+from l2dyn.runs.config import load_scale
+from l2dyn.theory_curves import write_curve
 
 from l2dyn import data
-from l2dyn.runs.config import load_scale
 from l2dyn.runs.plan import planned
 from l2dyn.theory import mode_evolution, relu_ntk
-from l2dyn.theory_curves import write_curve
 
 
 @pytest.fixture(scope="module")

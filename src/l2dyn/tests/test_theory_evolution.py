@@ -64,7 +64,7 @@ def test_evolve_follows_equation_1(problem, k, reduction):
     assert_allclose(np.concatenate([train, test], axis=1), expected, atol=1e-9)
 
 
-@pytest.mark.parametrize("loss", ["mse", "cross_entropy", "callable"])
+@pytest.mark.parametrize("loss", ["half_mse", "cross_entropy", "callable"])
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_integrate_follows_equation_1_for_any_loss(problem, loss, reduction):
     kernel, kernel_test, y, start, start_test = problem
@@ -75,7 +75,7 @@ def test_integrate_follows_equation_1_for_any_loss(problem, loss, reduction):
         return np.exp(f) / np.exp(f).sum(axis=1, keepdims=True) - y
 
     gradient = {
-        "mse": lambda f, y: f - y,
+        "half_mse": lambda f, y: f - y,
         "cross_entropy": softmax_gradient,
         "callable": lambda f, y: np.tanh(f - y),
     }[loss]
@@ -92,7 +92,7 @@ def test_integrate_agrees_with_evolve_on_a_stiff_kernel(rng, k):
     basis = np.linalg.qr(rng.standard_normal((8, 8)))[0]
     kernel = (basis * np.geomspace(1e-6, 1e3, 8)) @ basis.T
     kernel, y, t = (kernel + kernel.T) / 2, rng.standard_normal(8), np.geomspace(1e-3, 1e2 if k < 1 else 1e3, 7)
-    assert_allclose(integrate(kernel, y, "mse", 1e-2, k, t), evolve(kernel, y, 1e-2, k, t), atol=1e-5 * abs(y).max())
+    assert_allclose(integrate(kernel, y, "half_mse", 1e-2, k, t), evolve(kernel, y, 1e-2, k, t), atol=1e-5 * abs(y).max())
 
 
 def by_formula(eigenvalue, l2, k, t):
@@ -178,7 +178,7 @@ def test_evolve_is_linear_in_labels_and_start_and_the_same_in_any_order(count, o
 
 @settings(max_examples=15)
 @given(
-    loss=st.sampled_from(["mse", "cross_entropy"]),
+    loss=st.sampled_from(["half_mse", "cross_entropy"]),
     method=st.sampled_from(["Radau", "BDF", "RK45", "DOP853"]),
     l2=st.just(0.0) | st.floats(-4, 0).map(lambda e: 10.0**e),
     k=st.floats(0.5, 4),
@@ -191,7 +191,7 @@ def test_integrate_satisfies_equation_1_at_any_time(loss, method, l2, k, seed):
     kernel, y = half @ half.T / 6, np.eye(3)[rng.integers(3, size=5)]
     t = np.array([0.0, 0.7, 1.9999, 2.0, 2.0001, 5.0])
     f = integrate(kernel, y, loss, l2, k, t, initial=rng.standard_normal((5, 3)), rtol=1e-9, method=method)
-    pull = f[3] - y if loss == "mse" else np.exp(f[3]) / np.exp(f[3]).sum(axis=1, keepdims=True) - y
+    pull = f[3] - y if loss == "half_mse" else np.exp(f[3]) / np.exp(f[3]).sum(axis=1, keepdims=True) - y
     slope = -np.exp(-2 * (k - 1) * l2 * 2.0) * kernel @ pull - k * l2 * f[3]
     assert_allclose((f[4] - f[2]) / 2e-4, slope, atol=1e-4 * max(1, abs(slope).max()))
 
@@ -264,14 +264,14 @@ def test_bad_arguments_are_named(problem, name, value):
 def test_integrate_names_what_it_does_not_take(problem):
     kernel, _, y, *_ = problem
     with pytest.raises(ValueError, match="method must be one of Radau"):
-        integrate(kernel, y, "mse", 0.1, 2, [0.0, 1.0], method="Euler")
+        integrate(kernel, y, "half_mse", 0.1, 2, [0.0, 1.0], method="Euler")
     for rtol in (0, -1e-6, np.nan, "x", None):
         with pytest.raises(ValueError, match="rtol"):
-            integrate(kernel, y, "mse", 0.1, 2, [0.0, 1.0], rtol=rtol)
+            integrate(kernel, y, "half_mse", 0.1, 2, [0.0, 1.0], rtol=rtol)
     with pytest.raises(ValueError, match="k = 0 has grown"):
-        integrate(kernel, y, "mse", 1.0, 0, [0.0, 400.0])
+        integrate(kernel, y, "half_mse", 1.0, 0, [0.0, 400.0])
     with pytest.raises(ValueError, match="kernel_train must be positive semi-definite"):
-        integrate(-kernel, y, "mse", 0.1, 2, [0.0, 1.0])
+        integrate(-kernel, y, "half_mse", 0.1, 2, [0.0, 1.0])
     with pytest.raises(ValueError, match="initial_test goes with kernel_test"):
         evolve(kernel, y, 0.1, 2, 1.0, initial_test=1.0)
     for labels in (y, y[:, 0], np.tile([0.5, 0.4], (6, 1)), np.ones(6), np.tile([2.0, -1.0], (6, 1))):
@@ -280,15 +280,15 @@ def test_integrate_names_what_it_does_not_take(problem):
     for gradient in (lambda f, y: 1.0, lambda f, y: f[0], lambda f, y: f * np.nan, lambda f, y: None, lambda f: f):
         with pytest.raises(ValueError, match="loss must return a"):
             integrate(kernel, y, gradient, 0.1, 2, [0.0, 1.0])
-    for many in (np.eye(2), ["mse"]):
+    for many in (np.eye(2), ["half_mse"]):
         for name in ("loss", "method", "reduction"):
             with pytest.raises(ValueError, match=f"{name} must be one of"):
-                integrate(kernel, y, l2=0.1, k=2, t=[0.0, 1.0], **({"loss": "mse"} | {name: many}))
+                integrate(kernel, y, l2=0.1, k=2, t=[0.0, 1.0], **({"loss": "half_mse"} | {name: many}))
     with pytest.raises(ValueError, match="loss must be"):
         integrate(kernel, y, "hinge", 0.1, 2, [0.0, 1.0])
     for t in (1.0, [1.0, 1.0], [2.0, 1.0]):
         with pytest.raises(ValueError, match="t must be increasing"):
-            integrate(kernel, y, "mse", 0.1, 2, t)
+            integrate(kernel, y, "half_mse", 0.1, 2, t)
 
 
 # --- minima ---------------------------------------------------------------------------------------

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from l2dyn.runs.config import ScaleConfig
+from l2dyn.theory_of_runs import COLUMNS, constant_table
+from l2dyn.training.ensemble import Ensemble
 from scipy.integrate import solve_ivp
 
 from l2dyn import data
 from l2dyn.nets.fully_connected import draw_parameters
-from l2dyn.runs.config import ScaleConfig
 from l2dyn.runs.plan import Plan
 from l2dyn.theory import relu_ntk
-from l2dyn.theory_of_runs import COLUMNS, constant_table
-from l2dyn.training.ensemble import Ensemble
 
 MODEL = {"kind": "fc", "hidden_layers": 1, "width": 1200, "bias": False, "parameterization": "ntk", "weight_std": 1.0}
 SCALE = {

@@ -3,7 +3,7 @@
 Beside it what is exact at finite width: deep linear nets, and where f = 0 is stable.
 """
 
-from l2dyn.theory.deep_linear import fixed_points, linear_net_flow, two_layer_flow
+from l2dyn.theory.deep_linear import linear_net_flow, two_layer_flow
 from l2dyn.theory.evolution import evolve, integrate
 from l2dyn.theory.kernels import mean_loss, relu_ntk
 from l2dyn.theory.minima import (
@@ -31,7 +31,6 @@ __all__ = [
     "accuracy_maximum",
     "equivalent_learning_rate",
     "evolve",
-    "fixed_points",
     "integrate",
     "late_time_response",
     "law_window",

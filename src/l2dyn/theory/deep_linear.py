@@ -11,9 +11,8 @@ is a fixed point where y - f = λ√n, so f_∞ = max(0, y - λ√n) for y > 0 (
 
 import numpy as np
 from scipy.integrate import solve_ivp
-from scipy.optimize import brentq
 
-from l2dyn.theory._checks import count, finite, increasing, number
+from l2dyn.theory._checks import finite, increasing, number
 
 _RTOL = 1e-10
 
@@ -110,41 +109,6 @@ def linear_net_flow(weights, x, y, l2, t) -> tuple[np.ndarray, np.ndarray]:
     states = _solved(slope, start, t, 1e-12, method="DOP853").T
     along = [gradients(state) for state in states]
     return np.array([f for f, _ in along]), np.array([sum((g**2).sum() for g in found) for _, found in along])
-
-
-def fixed_points(y, l2, width, layers) -> list[tuple[float, bool]]:
-    """Where a deep linear net can come to rest: each f, from 0 up, and whether it is stable.
-
-    Besides f = 0 the weights are balanced there, and s = f·n^{(L-1)/2} solves s^{1-2/L} (σ - s) = λ n^{L-1} with
-    σ = y·n^{(L-1)/2}. L = 2: y - λ√n, stable, where that is positive, and then 0 is unstable. L > 2: none, or two,
-    of which the lower, unstable one bounds the basin of f = 0, which is always stable.
-
-    y, l2, width: positive numbers; layers: L, at least 2. Raises ValueError for others.
-
-    >>> [(round(f, 4), stable) for f, stable in fixed_points(y=1.0, l2=0.05, width=100, layers=2)]
-    [(0.0, False), (0.5, True)]
-    >>> [(round(f, 4), stable) for f, stable in fixed_points(y=1.0, l2=0.01, width=100, layers=3)]
-    [(0.0, True), (0.0103, False), (0.7644, True)]
-    """
-    y, l2, width = number("y", y), number("l2", l2), number("width", width)
-    layers = count("layers", layers, 2)
-    if min(y, l2, width) == 0:
-        raise ValueError(f"y, l2 and width must be positive, not {y}, {l2}, {width}")
-    power = 1 - 2 / layers
-    # with g = f/y: g^power (1 - g) = λ n^{(L-1)/L} y^{2/L - 2}
-    strength = l2 * width ** ((layers - 1) / layers) * y ** (2 / layers - 2)
-    if layers == 2:
-        return [(0.0, strength >= 1)] + ([(y * (1 - strength), True)] if strength < 1 else [])
-    top = power / (1 + power)
-    if top**power * (1 - top) <= strength:
-        return [(0.0, True)]
-
-    def excess(log_g: float) -> float:
-        return power * log_g + np.log1p(-np.exp(log_g)) - np.log(strength)
-
-    low = brentq(excess, np.log(strength) / power - 2, np.log(top))
-    high = brentq(excess, np.log(top), -1e-15) if excess(-1e-15) < 0 else 0.0
-    return [(0.0, True), (float(y * np.exp(low)), False), (float(y * np.exp(high)), True)]
 
 
 def _solved(slope, start, t: np.ndarray, atol: float, method: str = "LSODA", **how) -> np.ndarray:

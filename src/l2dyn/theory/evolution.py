@@ -76,7 +76,7 @@ def integrate(
     """f(x, t) for any loss, by a stiff integrator: equation (1), with kernel Θ ⊗ 1 for several outputs.
 
     Args:
-        loss: "mse", ½ Σ (f - y)² over outputs; "cross_entropy", softmax, y being probabilities (rows of 0 and 1
+        loss: "half_mse", ½ Σ (f - y)² over outputs; "cross_entropy", softmax, y being probabilities (rows of 0 and 1
             for classes); or a function of f and y, both [N, C], that returns the gradient ∂ℓ/∂f of each sample's
             loss, [N, C].
         t: times in increasing order, [T].
@@ -190,7 +190,7 @@ def _loss(loss, y: np.ndarray) -> tuple[Callable, Callable | None]:
     """The gradient of each sample's loss, [N, C], and its second derivative, [N, C, C], where it is known."""
     if callable(loss):
         return (lambda f, y: _checked_gradient(loss, f, y)), None
-    if choice("loss", loss, ("mse", "cross_entropy")) == "mse":
+    if choice("loss", loss, ("half_mse", "cross_entropy")) == "half_mse":
         return (lambda f, y: f - y), (lambda f: np.broadcast_to(np.eye(f.shape[1]), (*f.shape, f.shape[1])))
     if y.shape[1] < 2 or (y < 0).any() or abs(y.sum(axis=1) - 1).max() > 1e-6:
         raise ValueError("y must hold probabilities for cross_entropy: rows [C], C at least 2, that sum to 1")

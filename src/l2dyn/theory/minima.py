@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import brentq
 
-from l2dyn.metrics import time_to_peak
 from l2dyn.theory._checks import broadcast_shape, count, finite, increasing, number
 from l2dyn.theory.evolution import evolve
 from l2dyn.theory.modes import mode_residual_response, slope_response
 
 _POINTS = 4  # of the search for an e-fold of t: every mode's loss is smooth over one
+_ROUNDING = 1e-12  # lets 0.895 count as within 0.005 of 0.9 in binary arithmetic
 _FLAT = 1e-12  # a minimum must lie this far, relatively, below both ends
 
 
@@ -25,12 +25,6 @@ class Extremum:
     t: float  # learning rate times steps
     value: float  # the loss, or the accuracy as a fraction
     C: float  # λ·t, without dimension
-
-    def c(self, lr: float, steps_per_epoch: int) -> float:
-        """The constant λ·t* with t* in epochs, at this learning rate. Raises ValueError for arguments of 0 or less."""
-        if number("lr", lr) == 0 or number("steps_per_epoch", steps_per_epoch) == 0:
-            raise ValueError(f"lr and steps_per_epoch must be positive, not {lr} and {steps_per_epoch}")
-        return self.C / (lr * steps_per_epoch)
 
 
 def loss_minimum(eigenvalues, target, l2, k, initial=0.0, weights=1.0) -> Extremum | None:
@@ -102,8 +96,8 @@ def accuracy_maximum(
     """When the test accuracy over the times t first comes within `tolerance` of its largest value, and that value.
 
     y_test: targets of the test points, [M] (signs) or [M, C] (the largest is the class); the others as for `evolve`.
-    t: increasing times, [T]. It is how the experiments read t* (`time_to_peak`). Raises ValueError as `evolve` and
-    `time_to_peak`, and for y_test of another shape.
+    t: increasing times, [T]. It is how the experiments read t*
+    (l2dyn.measures.peaks.time_to_peak). Raises ValueError as `evolve`, and for y_test of another shape.
     """
     t, tolerance = increasing("t", t), number("tolerance", tolerance)
     if kernel_test is None:
@@ -117,7 +111,7 @@ def accuracy_maximum(
     else:
         right = outputs.argmax(axis=-1) == y_test.argmax(axis=-1)
     accuracy = right.mean(axis=-1)
-    first = time_to_peak(t, accuracy, tolerance)
+    first = float(t[np.argmax(accuracy >= accuracy.max() - tolerance - _ROUNDING)])
     return Extremum(first, float(accuracy.max()), l2 * first)
 
 

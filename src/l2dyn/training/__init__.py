@@ -1,1 +1,1 @@
-"""Floor 3: training."""
+"""Training: the trainers behind one interface, jobs with checkpoints, devices, calibration."""

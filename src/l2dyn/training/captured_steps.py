@@ -1,17 +1,19 @@
 """Training steps as CUDA graphs: the host launches many kernels by one call, and the device never waits for it."""
 
+import logging
 from collections import deque
 from collections.abc import Callable
 
 import torch
 
+log = logging.getLogger(__name__)
 STEPS_A_GRAPH = 16
 WARM_UP = 3  # steps run as they are before the capture, as CUDA graphs ask for; real steps, they count
 AHEAD = 2  # stretches that the host may be ahead of the device, so that a time limit is noticed in time
 
 
 class CapturedSteps:
-    """Calls of `step`, replayed from graphs of several steps or of one.
+    """Calls of `step`, replayed from graphs of several steps or of one; made as they are where capturing fails.
 
     step: changes tensors in place, always the same ones, and asks for nothing that the host would wait for. Whatever it
     reads must stay where it is in memory; once a tensor is replaced, make another CapturedSteps.
@@ -20,6 +22,7 @@ class CapturedSteps:
     def __init__(self, step: Callable[[], None], device: str):
         self._step, self._device = step, device
         self._warmed = 0
+        self._plain = False
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self._marks: deque[torch.cuda.Event] = deque()
 
@@ -30,12 +33,14 @@ class CapturedSteps:
             steps -= 1
         if not steps:
             return
-        if not self._graphs:
-            self._capture()
+        if not self._graphs and not self._plain:
+            self._try_to_capture()
         for size, graph in self._graphs.items():
             for _ in range(steps // size):
                 graph.replay()
             steps %= size
+        for _ in range(steps):  # none are left where there are graphs
+            self._step()
         self._wait()
 
     def _warm_up(self) -> None:
@@ -45,6 +50,13 @@ class CapturedSteps:
             self._step()
         torch.cuda.current_stream().wait_stream(stream)
         self._warmed += 1
+
+    def _try_to_capture(self) -> None:
+        try:
+            self._capture()
+        except RuntimeError as error:  # nothing has been computed while capturing, so the steps are still to be taken
+            log.warning("l2dyn: steps are not captured as CUDA graphs: %s", " ".join(str(error).split())[:200])
+            self._graphs, self._plain = {}, True
 
     def _capture(self) -> None:
         pool = torch.cuda.graph_pool_handle()

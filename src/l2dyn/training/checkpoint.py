@@ -1,7 +1,7 @@
 """Checkpoints: one file, a JSON header with a SHA-256 and then the state; written whole or not at all.
 
-They live in `results/checkpoints/`, never among a rule's outputs, and belong to the ensemble that wrote them: whoever
-trains one of its members goes on with all of them.
+They lie in the cache, never among a rule's outputs, and belong to the stack of runs that wrote them: whoever trains one
+of its members goes on with all of them.
 """
 
 import io
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from l2dyn.runs.files import set_aside, sha256, write_atomically
-from l2dyn.runs.spec import NUMERICS_VERSION
+from l2dyn.files import set_aside, sha256, write_atomically
+from l2dyn.specs.run import NUMERICS_VERSION
 
 log = logging.getLogger(__name__)
 SUFFIX = ".ckpt"

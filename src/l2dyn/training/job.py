@@ -1,4 +1,4 @@
-"""One training job: ask the store what is missing, resume what was begun, train the rest, store each run as it ends."""
+"""One training job: look what is missing, resume what was begun, train the rest, save each run as it ends."""
 
 import logging
 import platform
@@ -13,26 +13,20 @@ from pathlib import Path
 import torch
 
 import l2dyn
-from l2dyn import data
-from l2dyn.runs.files import git_revision, sha256
-from l2dyn.runs.plan import Task, batches
+from l2dyn.data import arrays
+from l2dyn.data.samples import Samples, samples
+from l2dyn.files import git_revision, sha256
+from l2dyn.runs.bundles import Finished
+from l2dyn.runs.plan import Task, stacks
 from l2dyn.runs.records import Record
-from l2dyn.runs.spec import NUMERICS_VERSION, FullyConnectedSpec
-from l2dyn.runs.store import RunStore
-from l2dyn.training.checkpoint import (
-    SUFFIX,
-    CheckpointTimer,
-    Header,
-    headers,
-    read_checkpoint,
-    write_checkpoint,
-)
+from l2dyn.specs.data_sets import DataSpec
+from l2dyn.specs.run import NUMERICS_VERSION
+from l2dyn.training.checkpoint import SUFFIX, CheckpointTimer, headers, read_checkpoint, write_checkpoint
 from l2dyn.training.devices import NoDevice, chosen_device, limit_threads, taken_device
-from l2dyn.training.ensemble import Ensemble
-from l2dyn.training.finished import Finished
+from l2dyn.training.dispatch import trainer_for
 from l2dyn.training.precision import products_in
 from l2dyn.training.progress import Progress, progress
-from l2dyn.training.single_net import SingleNet
+from l2dyn.training.trainer import Ended, Trainer
 
 log = logging.getLogger(__name__)
 
@@ -77,33 +71,33 @@ class Outcome:
 
 def train(
     tasks: list[Task],
-    store: RunStore,
+    finished: Finished,
     device: str = "cpu",
     threads: int = 1,
     deadline: Deadline | None = None,
     data_dir: str | None = None,
-    keep_final_state: bool = False,
     bar: bool = False,
 ) -> Outcome:
-    """Train what neither shelf holds; `bar` shows the progress on a terminal.
+    """Train what is not finished yet, saving each run in `finished.cache` as it ends.
 
-    Raises UserError for missing data, a full disk, an absent GPU.
+    device: "cpu", "cuda" or "auto". threads: of a CPU. data_dir: a folder of real data, None to download them. bar:
+    show the progress on a terminal. Raises UserError for missing data, a full disk, an absent GPU.
     """
     deadline = deadline or Deadline()
     device = chosen_device(device)
     limit_threads(threads)
-    missing = [t for t in tasks if not store.has(t.run_id, t.steps)]
+    missing = [task for task in tasks if not finished.serves(task.run_id, task.steps)]
     found = len(tasks) - len(missing)
-    log.info("%d runs, %d on the shelves, %d to train on %s", len(tasks), found, len(missing), device)
+    log.info("%d runs, %d found, %d to train on %s", len(tasks), found, len(missing), device)
     with deadline.listening():
         try:
             with (
                 taken_device(device if missing else "cpu", deadline.reached) as device,
                 progress(missing, bar and bool(missing)) as shown,
             ):
-                job = _Job(store, device, deadline, data_dir, keep_final_state, shown)
-                for begun in job.ensembles(tasks, missing):
-                    if deadline.reached() or not job.train(begun):
+                job = _Job(finished, device, deadline, data_dir, shown)
+                for trainer, path in job.trainers(tasks, missing):
+                    if deadline.reached() or not job.train(trainer, path):
                         break
         except NoDevice:
             return Outcome(0, 0, found, stopped=True)
@@ -111,21 +105,12 @@ def train(
 
 
 class _Job:
-    def __init__(
-        self,
-        store: RunStore,
-        device: str,
-        deadline: Deadline,
-        data_dir: str | None,
-        keep_final_state: bool,
-        progress: Progress,
-    ):
-        self.store, self.device, self.deadline, self.progress = store, device, deadline, progress
-        self.data_dir, self.keep_final_state = data_dir, keep_final_state
-        self.folder = store.results / "checkpoints"
+    def __init__(self, finished: Finished, device: str, deadline: Deadline, data_dir: str | None, progress: Progress):
+        self.cache, self.folder = finished.cache, finished.cache.checkpoints
+        self.device, self.deadline, self.data_dir, self.progress = device, deadline, data_dir, progress
         self.trained = self.diverged = 0
         self.missing: set[str] = set()
-        self._samples: dict = {}
+        self._samples: dict[DataSpec, Samples] = {}
         self._provenance = {
             "revision": git_revision(),
             "l2dyn": l2dyn.__version__,
@@ -134,134 +119,87 @@ class _Job:
             "device": torch.cuda.get_device_name() if device == "cuda" else f"cpu ({platform.machine()})",
         }
 
-    def ensembles(self, tasks: list[Task], missing: list[Task]) -> Iterator["_Begun"]:
-        """Checkpointed ensembles first, with the members they had then, and new ones for what is left."""
-        self.missing = {t.run_id for t in missing}
-        known = {t.run_id: t for t in tasks}
+    def trainers(self, tasks: list[Task], missing: list[Task]) -> Iterator[tuple[Trainer, Path]]:
+        """Each with the path of its checkpoint: first what has one, with the members it had then, then the others."""
+        self.missing = {task.run_id for task in missing}
+        known = {task.run_id: task for task in tasks}
         resumed: set[str] = set()
         for header in headers(self.folder):
             members = [known.get(run_id) for run_id in header.run_ids]
-            # One with a member that is not this job's, or that is now wanted for longer, is not its to go on with.
-            if None in members or [t.steps for t in members] != header.horizons:
+            # one with a member that is not this job's, or that is now wanted for longer, is not its to go on with
+            if None in members or [task.steps for task in members] != header.horizons:
                 continue
             if not self.missing & set(header.run_ids):
                 header.path.unlink(missing_ok=True)
                 continue
-            begun = self._resumed(header, members)
-            if begun is not None:
+            trainer = self._resumed(header.path, members)
+            if trainer is not None:
                 resumed |= set(header.run_ids)
-                yield begun
-        states = {t.run_id: self._final_state(t) for t in missing if t.run_id not in resumed}
-        states = {run_id: state for run_id, state in states.items() if state}
-        begun = {run_id: state["step"] for run_id, state in states.items()}
-        left = [t for t in missing if t.run_id not in resumed]
-        for group in batches(left, lambda task: begun.get(task.run_id, 0)):
-            yield self._new(group, [states[t.run_id] for t in group if t.run_id in states])
+                yield trainer, header.path
+        for group in stacks(task for task in missing if task.run_id not in resumed):
+            log.info("%s, %d steps", _stack_of(group), group[-1].steps)
+            name = sha256(" ".join(task.run_id for task in group).encode())[:16]
+            yield self._trainer(group), self.folder / f"{name}{SUFFIX}"
 
-    def train(self, begun: "_Begun") -> bool:
-        """Train an ensemble to the end, storing members as they leave; False when stopped with a checkpoint."""
-        with products_in(begun.ensemble.tasks[0].spec.precision):
-            return self._train(begun)
-
-    def _train(self, begun: "_Begun") -> bool:
+    def train(self, trainer: Trainer, path: Path) -> bool:
+        """Train to the end, saving members as they leave; False when stopped with a checkpoint."""
         timer = CheckpointTimer()
 
-        def pause(ensemble: Ensemble | SingleNet) -> bool:
-            self.progress.advanced(ensemble)
+        def pause(trainer: Trainer) -> bool:
+            self.progress.advanced(trainer)
             stop = self.deadline.reached()
             if stop or timer.due():
-                cost = begun.checkpoint()
+                run_ids, horizons = zip(*((task.run_id, task.steps) for task in trainer.tasks), strict=True)
+                cost = write_checkpoint(path, list(run_ids), list(horizons), trainer.state_dict())
                 timer.wrote(cost)
                 self.deadline.margin_s = max(self.deadline.margin_s, 10 * cost)
             return stop
 
-        self.progress.begin(begun.ensemble)
-        for finished in begun.ensemble.train(pause):
-            self._store(finished)
-            self.progress.left(finished, begun.ensemble)
-        if begun.ensemble.tasks:
-            log.info(
-                "stopped at step %d with %d runs left, checkpoint written",
-                begun.ensemble.step,
-                len(begun.ensemble.tasks),
-            )
+        self.progress.begin(trainer)
+        with products_in(trainer.tasks[0].spec.precision):
+            for ended in trainer.train(pause):
+                self._save(ended)
+                self.progress.left(ended, trainer)
+        if trainer.tasks:
+            log.info("stopped at step %d with %d runs left, checkpoint written", trainer.step, len(trainer.tasks))
             return False
-        begun.path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         return True
 
-    def _new(self, tasks: list[Task], states: list[dict]) -> "_Begun":
-        """An ensemble from its beginning, or from the final states of runs that all ended at one step."""
-        ensemble = self._trainer(tasks)
-        if states:
-            columns = [self.store.load(t.run_id).columns for t in tasks]
-            ensemble.load_members(states[0]["step"], states, columns)
-        log.info("ensemble of %d runs, %d to %d steps", len(tasks), ensemble.step, tasks[-1].steps)
-        return _Begun(ensemble, self.folder)
-
-    def _resumed(self, header: Header, tasks: list[Task]) -> "_Begun | None":
-        read = read_checkpoint(header.path)
+    def _resumed(self, path: Path, tasks: list[Task]) -> Trainer | None:
+        read = read_checkpoint(path)
         if read is None:
             return None
-        ensemble = self._trainer(tasks)
-        ensemble.load_state_dict(read[1])
-        log.info("resumed an ensemble of %d runs at step %d", len(tasks), header.step)
-        return _Begun(ensemble, self.folder, header.path)
+        header, state = read
+        trainer = self._trainer(tasks)
+        trainer.load_state_dict(state)
+        log.info("resumed a %s at step %d", _stack_of(tasks), header.step)
+        return trainer
 
-    def _trainer(self, tasks: list[Task]) -> Ensemble | SingleNet:
-        """Fully-connected nets train as a stacked batch, a single one as an ensemble of one; others one by one."""
-        kind = Ensemble if isinstance(tasks[0].spec.model, FullyConnectedSpec) else SingleNet
-        return kind(tasks, self._samples_of(tasks[0]), self.device)
-
-    def _samples_of(self, task: Task) -> data.Samples:
-        spec = task.spec.data
+    def _trainer(self, tasks: list[Task]) -> Trainer:
+        spec = tasks[0].spec.data
         if spec not in self._samples:
-            path = data.prepared_path(spec.name, self.store.results)
-            self._samples[spec] = data.samples(spec, data.load(spec.name, path, self.data_dir))
-        return self._samples[spec]
+            self._samples[spec] = samples(spec, arrays.load(spec.name, data_dir=self.data_dir))
+        return trainer_for(tasks, self._samples[spec], self.device)
 
-    def _store(self, finished: Finished) -> None:
-        task = finished.task
+    def _save(self, ended: Ended) -> None:
+        task = ended.task
         if task.run_id not in self.missing:
-            return  # a resumed ensemble trains it again only to keep its company
+            return  # a resumed stack trains it again only to keep its company
         record = Record(
             spec=task.spec,
-            status=finished.status,
-            steps=finished.steps,
+            status=ended.status,
+            steps=ended.steps,
             numerics_version=NUMERICS_VERSION,
-            columns=finished.columns,
-            provenance={**self._provenance, "wall_s": round(finished.wall_s, 3)},
+            columns=ended.columns,
+            provenance={**self._provenance, "wall_s": round(ended.wall_s, 3)},
         )
-        saved = self.store.save(record)  # not where another job has stored more of this run since
+        self.cache.save(record)
         self.missing.discard(task.run_id)
-        if saved and self.keep_final_state and finished.status == "finished":
-            state = {**finished.state, "step": finished.steps}
-            write_checkpoint(self._final_path(task.run_id), [task.run_id], [finished.steps], state)
         self.trained += 1
-        self.diverged += finished.status == "diverged"
-        log.info("run %s %s after %d steps (%.1f s)", task.run_id, finished.status, finished.steps, finished.wall_s)
-
-    def _final_path(self, run_id: str) -> Path:
-        return self.folder / "final" / f"{run_id}{SUFFIX}"
-
-    def _final_state(self, task: Task) -> dict | None:
-        """The kept final state of a shorter finished run, from which it is lengthened; None: it starts anew."""
-        entry = self.store.entry(task.run_id)
-        if entry is None or self.store.on_shipped_shelf(entry):
-            return None
-        read = read_checkpoint(self._final_path(task.run_id))
-        return read[1] if read and read[1]["step"] == entry.steps else None
+        self.diverged += ended.status == "diverged"
+        log.info("run %s %s after %d steps (%.1f s)", task.run_id, ended.status, ended.steps, ended.wall_s)
 
 
-class _Begun:
-    """An ensemble and the checkpoint file that belongs to it."""
-
-    def __init__(self, ensemble: Ensemble | SingleNet, folder: Path, path: Path | None = None):
-        self.ensemble = ensemble
-        name = sha256(" ".join(t.run_id for t in ensemble.tasks).encode())[:16]
-        self.path = path or folder / f"{name}{SUFFIX}"
-
-    def checkpoint(self) -> float:
-        """Write it; returns the seconds it took."""
-        run_ids = [t.run_id for t in self.ensemble.tasks]
-        horizons = [t.steps for t in self.ensemble.tasks]
-        return write_checkpoint(self.path, run_ids, horizons, self.ensemble.state_dict())
+def _stack_of(tasks: list[Task]) -> str:
+    return f"stack of {len(tasks)} run{'s' if len(tasks) > 1 else ''}"

@@ -1,6 +1,6 @@
 """How far a training job is: a bar on a terminal, a line a minute in a log file.
 
-Work is counted in model-steps: a step of a batched ensemble counts once for each of its members.
+Work is counted in model-steps: a step of a stack counts once for each of its members.
 """
 
 import logging
@@ -12,19 +12,19 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from l2dyn.runs.plan import Task
-from l2dyn.training.finished import Finished
+from l2dyn.training.trainer import Ended, Trainer
 
 log = logging.getLogger(__name__)
 EVERY_S = 60.0  # between two lines
 
 
 class Progress:
-    """Counts the runs and model-steps of a job. `trainer`: an Ensemble or SingleNet, anything with step and tasks."""
+    """Counts the runs and model-steps of a job."""
 
     def __init__(self, tasks: list[Task], bar: tqdm | None = None):
         self.done, self.ended = 0, 0  # model-steps, runs
         self._waiting = {task.run_id: task.steps for task in tasks}
-        self._training: list[int] = []  # model-steps that each member of the batch still needs
+        self._training: list[int] = []  # model-steps that each member of the stack still needs
         self._at = 0
         self._bar = bar
         self._started = self._said = time.monotonic()
@@ -39,20 +39,20 @@ class Progress:
         """Model-steps done here and still to do: what was trained earlier, or diverged, is not among them."""
         return self.done + sum(self._training) + sum(self._waiting.values())
 
-    def begin(self, trainer) -> None:
-        """A batch begins, at step 0 or where a checkpoint or a shorter run left it."""
+    def begin(self, trainer: Trainer) -> None:
+        """A stack begins, at step 0 or where a checkpoint left it."""
         for task in trainer.tasks:
             self._waiting.pop(task.run_id, None)
         self._at = trainer.step
         self._show(trainer, 0)
 
-    def left(self, finished: Finished, trainer) -> None:
-        """A run has ended and left its batch; call it before `advanced` counts those that go on."""
+    def left(self, ended: Ended, trainer: Trainer) -> None:
+        """A run has ended and left its stack; call it before `advanced` counts those that go on."""
         self.ended += 1
-        self._show(trainer, max(0, finished.steps - self._at))
+        self._show(trainer, max(0, ended.steps - self._at))
 
-    def advanced(self, trainer) -> None:
-        """The batch has trained on."""
+    def advanced(self, trainer: Trainer) -> None:
+        """The stack has trained on."""
         steps = (trainer.step - self._at) * len(trainer.tasks)
         self._at = trainer.step
         self._show(trainer, steps)
@@ -70,7 +70,7 @@ class Progress:
         left = tqdm.format_interval((self.total - self.done) / rate)
         return f"{runs}, {self.done:,} of {self.total:,} model-steps, {rate:,.0f} a second, {left} left"
 
-    def _show(self, trainer, steps: int) -> None:
+    def _show(self, trainer: Trainer, steps: int) -> None:
         self.done += steps
         self._training = [task.steps - self._at for task in trainer.tasks]
         if self._bar is not None:

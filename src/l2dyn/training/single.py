@@ -1,68 +1,59 @@
-"""The loop over one net: convolutional nets with SGD, augmentation, learning-rate schedules and AutoL2.
+"""The trainer of one net, whatever its module: any optimizer, augmentation, learning-rate schedules and AutoL2.
 
-The same interface as the batched ensemble, so that a job treats both alike; batching several convolutional nets would
-turn their convolutions into grouped ones, which are slow.
+Convolutional nets train here one by one, because stacking several would turn their convolutions into grouped ones,
+which are slow.
 """
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from l2dyn.augmentation import Augmentation
-from l2dyn.auto_l2 import AutoL2
-from l2dyn.data import Samples
+from l2dyn.data.augmentation import Augmentation
+from l2dyn.data.samples import Samples
 from l2dyn.nets.batch_norm import GroupedBatchNorm
 from l2dyn.nets.build import build_net
-from l2dyn.runs.datasets import input_shape
+from l2dyn.optim.auto_l2 import AutoL2
 from l2dyn.runs.plan import Task
-from l2dyn.runs.records import COLUMNS
-from l2dyn.training.finished import Finished
-from l2dyn.training.inputs import Images, black, targets
+from l2dyn.specs.base import imported
+from l2dyn.specs.run import RunSpec
+from l2dyn.training.inputs import Batches, Images, black, on_device
+from l2dyn.training.loop import TrainingLoop
 from l2dyn.training.order import DataOrder
 from l2dyn.training.precision import PARAMETER_DTYPES, PRODUCT_DTYPES
 
 log = logging.getLogger(__name__)
-STRETCH = 16  # steps between two looks at the clock
 EVALUATED_AT_ONCE = {"cpu": 128, "cuda": 2048}  # samples: what a CPU's caches hold, what fills a GPU
 
 
-class SingleNet:
-    """SGD, with or without momentum, on one net.
+class SingleTrainer(TrainingLoop):
+    """The optimizer of the spec on one net: `tasks` is one task.
 
     The penalty (λ/2)·‖θ‖² over all parameters lives in the optimizer's coupled weight_decay and nowhere else: the loss
     never holds it. Nothing waits for the device but evaluations, AutoL2's measurements and the order of a new epoch.
+    Raises ValueError for a run with kernel_samples, which only stacks measure.
     """
 
+    stretch = 16
+
     def __init__(self, tasks: list[Task], samples: Samples, device: str = "cpu"):
+        super().__init__(tasks)
         (task,) = tasks
+        self.spec, self.grid, self.device = task.spec, task.grid, device
         spec = task.spec
-        self.tasks, self.device = [task], device
+        if spec.kernel_samples:
+            raise ValueError(f"kernel_samples: run {spec.run_id} does not stack, and only stacks measure the kernel")
         self.dtype = PARAMETER_DTYPES[spec.precision]
-        self.step = 0
-        self.rows: list[list[float]] = []
-        self.wall_s = 0.0
-        self._outputs = samples.outputs
-        self._train, self._test = (
-            (Images(samples.spec, images, self.dtype, device), targets(samples, labels, spec.loss, self.dtype, device))
-            for images, labels in (
-                (samples.train_images, samples.train_labels),
-                (samples.test_images, samples.test_labels),
-            )
-        )
-        shape = input_shape(samples.spec.name, samples.spec.pool)
-        self.net = build_net(spec.model, shape, samples.outputs, spec.init_seed).to(device, self.dtype)
+        self._train, self._test = on_device(samples, spec.loss, self.dtype, device)
+        net = build_net(spec.net, samples.spec.image_shape, samples.spec.outputs, spec.init_seed)
+        self.net = net.to(device, self.dtype)
         self._train_net = torch.compile(self.net, dynamic=False) if device == "cuda" else self.net
         self.compile_s: float | None = None  # seconds of compiling it, which wall_s leaves out
-        parameters = list(self.net.parameters())
-        rates = {"lr": spec.lr, "momentum": spec.momentum, "weight_decay": spec.l2}
-        self.optimizer = torch.optim.SGD(parameters, **rates, fused=True if device == "cuda" else None)
-        _assert_one_penalty(self.optimizer, parameters, spec.l2)
+        self.optimizer = _optimizer(spec, list(self.net.parameters()), device)
         self.auto_l2 = None
         if spec.auto_l2 is not None:
             policy = spec.auto_l2
@@ -75,76 +66,20 @@ class SingleNet:
                 trigger=policy.trigger,
             )
             self._interval = max(1, round(policy.interval * spec.steps_per_epoch))
-        self.order = DataOrder([spec.order_seed], samples.spec.train, spec.batch, device)
+        self.batches = Batches(*self._train, DataOrder([spec.order_seed], len(self._train[0]), spec.batch, device))
         self.augment = Augmentation(spec.augmentation, spec.augmentation_seed, fill=black(samples.spec))
         self._measured = torch.zeros(2, dtype=torch.float64, device=device)  # loss and error summed over the interval
-        self._grid = task.evaluations()
-
-    def train(self, pause: Callable[["SingleNet"], bool] = lambda net: False) -> Iterator[Finished]:
-        """As Ensemble.train: yield the run when it has finished or diverged; stop here when `pause` says so."""
-        task = self.tasks[0]
-        if self.step == 0 and not self.rows:
-            self._evaluate()
-        for upcoming in [step for step in self._grid if step > self.step]:
-            while self.step < upcoming:
-                started = time.monotonic()
-                self.advance(min(upcoming - self.step, STRETCH))
-                self.wall_s += time.monotonic() - started
-                if self.step < upcoming and pause(self):
-                    return
-            started = time.monotonic()
-            diverged = not self._evaluate()
-            self.wall_s += time.monotonic() - started
-            if diverged or self.step >= task.steps:
-                status = "diverged" if diverged else "finished"
-                self.tasks = []
-                yield Finished.from_rows(task, status, self.step, self.rows, self.wall_s, self.state_dict())
-                return
-            if pause(self):
-                return
-
-    def state_dict(self) -> dict:
-        """Everything needed to go on."""
-        return {
-            "step": self.step,
-            "net": self.net.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "auto_l2": self.auto_l2.state_dict() if self.auto_l2 else None,
-            "measured": self._measured.cpu(),
-            "rows": torch.tensor(self.rows, dtype=torch.float64),
-            "wall_s": self.wall_s,
-        }
-
-    def load_state_dict(self, state: dict) -> None:
-        """Go on from a state of the same run."""
-        self.step = state["step"]
-        self.net.load_state_dict(state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.auto_l2:
-            self.auto_l2.load_state_dict(state["auto_l2"])
-        self._measured.copy_(state["measured"])
-        self.rows = state["rows"].tolist()
-        self.wall_s = state["wall_s"]
-
-    def load_members(self, step: int, states: list[dict], rows: list[dict[str, np.ndarray]]) -> None:
-        """Go on from the final state and columns of a run that ended at `step`, to lengthen it."""
-        (state,), (columns,) = states, rows
-        self.load_state_dict(state)
-        self.rows = np.column_stack([columns[name] for name in COLUMNS]).tolist()
 
     def advance(self, steps: int) -> None:
-        """Take that many steps; on a GPU they may still be under way."""
+        """See Trainer."""
         if self._train_net is not self.net and self.compile_s is None:
             self._compile()
-        spec = self.tasks[0].spec
-        images, labels = self._train
         self.net.train()
         for _ in range(steps):
             for group in self.optimizer.param_groups:
-                group["lr"] = spec.lr_at(self.step)
-            chosen = self.order.indices(self.step)
-            chosen = slice(None) if chosen is None else chosen
-            x, y = self.augment(_planes(images.take(chosen)), self._soft(labels[chosen]), self.step)
+                group["lr"] = self.spec.lr_at(self.step)
+            images, targets = self.batches.at(self.step)
+            x, y = self.augment(_planes(images), self._soft(targets), self.step)
             outputs = self._outputs_of(self._train_net, x)
             loss = self._losses(outputs, y).mean()
             self.optimizer.zero_grad(set_to_none=True)
@@ -154,17 +89,50 @@ class SingleNet:
             if self.auto_l2:
                 self._observe(outputs.detach(), y, loss.detach())
 
+    @torch.no_grad()
+    def measure(self) -> Tensor:
+        """See Trainer; the training columns are taken on the grid's train_subset."""
+        self.net.eval()
+        with _normalizing_as_in_training(self.net, self.spec.samples_a_step):
+            train_loss, train_error = self._measure_on(*self._train, self.grid.train_subset or len(self._train[0]))
+            test_loss, test_error = self._measure_on(*self._test, len(self._test[0]))
+        square = sum(p.to(torch.float64).square().sum() for p in self.net.parameters())
+        return torch.stack([train_loss, train_error, test_loss, 1.0 - test_error, square.sqrt()])[None]
+
+    def rates(self) -> list[tuple[float, float]]:
+        """See TrainingLoop."""
+        return [(self.spec.lr_at(self.step), self.auto_l2.get_last_l2() if self.auto_l2 else self.spec.l2)]
+
+    def keep(self, members: list[int]) -> None:
+        """See TrainingLoop; the only member stays as it ended."""
+
+    def tensors(self) -> dict:
+        """See TrainingLoop."""
+        return {
+            "net": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "auto_l2": self.auto_l2.state_dict() if self.auto_l2 else None,
+            "measured": self._measured.cpu(),
+        }
+
+    def load_tensors(self, state: dict) -> None:
+        """See TrainingLoop."""
+        self.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.auto_l2:
+            self.auto_l2.load_state_dict(state["auto_l2"])
+        self._measured.copy_(state["measured"])
+
     def _outputs_of(self, net: nn.Module, x: Tensor) -> Tensor:
         """The net's outputs in the parameters' dtype; its products of bfloat16 copies where the precision says so."""
-        product_dtype = PRODUCT_DTYPES.get(self.tasks[0].spec.precision)
+        product_dtype = PRODUCT_DTYPES.get(self.spec.precision)
         with torch.autocast(self.device, product_dtype, enabled=product_dtype is not None):
             return net(x).to(self.dtype)
 
     def _compile(self) -> None:
         """Compile the net for training by a step that changes nothing; without a compiler, train it as it is."""
         started = time.monotonic()
-        x = _planes(self._train[0].take(slice(self.tasks[0].spec.batch or None)))
-        kept = {name: buffer.clone() for name, buffer in self.net.named_buffers()}  # running statistics
+        x = _planes(self._train[0].take(slice(self.spec.batch or None)))
         self.net.train()
         try:
             self._outputs_of(self._train_net, x).sum().backward()
@@ -174,12 +142,10 @@ class SingleNet:
             return
         finally:
             self.optimizer.zero_grad(set_to_none=True)
-            for name, buffer in self.net.named_buffers():
-                buffer.copy_(kept[name])
         if self.device == "cuda":
             torch.cuda.synchronize()
         self.compile_s = time.monotonic() - started
-        self.wall_s -= self.compile_s
+        self.charge(-self.compile_s)
         log.info("compiled in %.0f s", self.compile_s)
 
     def _observe(self, outputs: Tensor, y: Tensor, loss: Tensor) -> None:
@@ -192,37 +158,16 @@ class SingleNet:
             self._measured.zero_()
 
     def _soft(self, labels: Tensor) -> Tensor:
-        """Class indices as rows of probabilities [n, classes]; targets of mse stay as they are."""
-        return functional.one_hot(labels, self._outputs).to(self.dtype) if labels.dtype == torch.long else labels
+        """Class indices as rows of probabilities [n, classes]; targets of half_mse stay as they are."""
+        if labels.dtype != torch.long:
+            return labels
+        return functional.one_hot(labels, self.spec.data.outputs).to(self.dtype)
 
     def _losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Loss of each sample [n], without the penalty."""
-        if self.tasks[0].spec.loss == "cross_entropy":
+        if self.spec.loss == "cross_entropy":
             return functional.cross_entropy(outputs, y, reduction="none")
         return 0.5 * (outputs - y).square().sum(dim=1)
-
-    @torch.no_grad()
-    def measure(self) -> Tensor:
-        """Training loss and error, test loss and error, and ‖θ‖ of the net as it is: [5] float64."""
-        task = self.tasks[0]
-        self.net.eval()
-        with _normalizing_as_in_training(self.net, task.spec.batch or task.spec.data.train):
-            train = self._measure_on(*self._train, limit=task.grid.train_samples or len(self._train[0]))
-            test = self._measure_on(*self._test, limit=len(self._test[0]))
-        square = sum(p.to(torch.float64).square().sum() for p in self.net.parameters())
-        return torch.stack([*train, *test, square.sqrt()])
-
-    def _evaluate(self) -> bool:
-        """Measure the net and note a row; False when it has diverged (no row then)."""
-        task = self.tasks[0]
-        train_loss, train_error, test_loss, test_error, norm = self.measure().tolist()
-        if not np.isfinite([train_loss, norm]).all():
-            return False
-        epoch = self.step / task.spec.steps_per_epoch
-        l2 = self.auto_l2.get_last_l2() if self.auto_l2 else task.spec.l2
-        values = (train_loss, train_error, test_loss, 1.0 - test_error, norm)
-        self.rows.append([self.step, epoch, task.spec.lr_at(self.step), l2, *values])
-        return True
 
     def _measure_on(self, images: Images, labels: Tensor, limit: int) -> Tensor:
         """(loss, error), means over the first `limit` samples, un-augmented.
@@ -230,9 +175,7 @@ class SingleNet:
         Samples are cut into nearly equal parts of as many as training normalizes together, and whole parts are
         evaluated at once, so that the result does not depend on how many.
         """
-        spec = self.tasks[0].spec
-        group, batch = getattr(spec.model, "norm_group", 0), spec.batch or spec.data.train
-        size = group if 0 < group < batch else batch
+        size = self.spec.net.normalized_together(self.spec.samples_a_step)
         parts = torch.arange(limit, device=self.device).tensor_split(max(1, round(limit / size)))
         at_once = max(1, EVALUATED_AT_ONCE[self.device] // size)
         total = torch.zeros(2, dtype=torch.float64, device=self.device)
@@ -259,6 +202,22 @@ def _normalizing_as_in_training(net: nn.Module, batch: int) -> Iterator[None]:
             module.group = group
 
 
+def _optimizer(spec: RunSpec, parameters: list[Tensor], device: str) -> torch.optim.Optimizer:
+    """The optimizer of a run on all of its parameters."""
+    kind = imported(spec.optimizer.optimizer)
+    fused = {"fused": True} if device == "cuda" and kind is torch.optim.SGD else {}  # others are as torch has them
+    optimizer = kind(parameters, lr=spec.lr, weight_decay=spec.l2, **spec.optimizer.arguments(), **fused)
+    _assert_one_penalty(optimizer, parameters, spec.l2)
+    return optimizer
+
+
+def _assert_one_penalty(optimizer: torch.optim.Optimizer, parameters: list[Tensor], l2: float) -> None:
+    """Every parameter is penalized, once: by the optimizer, with coupled weight decay (init2winit's rule)."""
+    held = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(held) == sorted({id(p) for p in parameters}), "a parameter escapes the penalty, or is penalized twice"
+    assert all(group["weight_decay"] == l2 for group in optimizer.param_groups), "one λ for all parameters"
+
+
 def _wrong(outputs: Tensor, y: Tensor) -> Tensor:
     """Which samples [n] are misclassified: by the largest output, by the sign where there is one."""
     if y.shape[1] == 1:
@@ -269,10 +228,3 @@ def _wrong(outputs: Tensor, y: Tensor) -> Tensor:
 def _planes(images: Tensor) -> Tensor:
     """[n, height, width, channels] as [n, channels, height, width]: channels-last in memory without a copy."""
     return images.movedim(-1, -3)
-
-
-def _assert_one_penalty(optimizer: torch.optim.Optimizer, parameters: list[Tensor], l2: float) -> None:
-    """Every parameter is penalized, once: by the optimizer, with coupled weight decay (init2winit's rule)."""
-    held = [id(p) for group in optimizer.param_groups for p in group["params"]]
-    assert sorted(held) == sorted({id(p) for p in parameters}), "a parameter escapes the penalty, or is penalized twice"
-    assert all(group["weight_decay"] == l2 for group in optimizer.param_groups), "one λ for all parameters"

@@ -1,0 +1,66 @@
+"""Commands that carry finished runs: export, import, ship."""
+
+import argparse
+from pathlib import Path
+
+from l2dyn.cli.options import Commands, finished_of, plan_of
+from l2dyn.errors import EXIT_DONE, UserError
+from l2dyn.files import shipped_folder
+from l2dyn.runs.bundles import Finished, earlier_bundles
+from l2dyn.runs.cache import Cache
+from l2dyn.runs.plan import Plan
+from l2dyn.runs.records import Record, read_records, write_records
+from l2dyn.runs.shelf import Shelf, write_manifest
+
+
+def add_to(commands: Commands) -> None:
+    """Add the commands of this group."""
+    export = commands.add("export", _export, "write finished runs into one bundle")
+    export.add_argument("output", type=Path, help="the bundle, a .parquet file")
+    export.add_argument("--experiment", action="append", help="only this one's runs (may be repeated)")
+
+    bring = commands.add("import", _import, "put a bundle's runs into the cache", scale=False)
+    bring.add_argument("bundle", type=Path)
+
+    ship = commands.add("ship", _ship, "put an experiment's finished runs on the shelf, paper_results/runs/")
+    ship.add_argument("--experiment", required=True)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    plan = plan_of(arguments)
+    names = arguments.experiment or list(plan.experiments)
+    records = _finished(plan, finished_of(plan, *names), names)
+    write_records(arguments.output, records)
+    print(f"{arguments.output}: {len(records)} runs, {arguments.output.stat().st_size / 2**20:.2f} MiB")
+    return EXIT_DONE
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    cache, brought = Cache(), 0
+    for record in read_records(arguments.bundle):
+        held = cache.header(record.run_id)
+        if held is None or not held.serves(record.steps):
+            cache.save(record)
+            brought += 1
+    print(f"{arguments.bundle}: {brought} runs brought to {cache.folder / 'runs'}, the others were there")
+    return EXIT_DONE
+
+
+def _ship(arguments: argparse.Namespace) -> int:
+    plan = plan_of(arguments)
+    names = [arguments.experiment]
+    records = _finished(plan, Finished(Cache(), Shelf(reuse=False), earlier_bundles(plan.name, arguments.experiment)), names)
+    folder = shipped_folder() / "runs"
+    path = folder / f"{plan.name}-{arguments.experiment}.parquet"
+    write_records(path, records)
+    listed = write_manifest(folder)
+    print(f"{path}: {len(records)} runs; the shelf lists {listed}")
+    return EXIT_DONE
+
+
+def _finished(plan: Plan, finished: Finished, experiments: list[str]) -> list[Record]:
+    ids = dict.fromkeys(task.run_id for name in experiments for task in plan.tasks(name))
+    records = [record for record in map(finished.load, ids) if record is not None]
+    if not records:
+        raise UserError(f"no finished runs of {', '.join(experiments)} at scale {plan.name}")
+    return records

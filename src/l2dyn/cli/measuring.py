@@ -1,0 +1,161 @@
+"""Commands that measure and tabulate: predict, summarize, theory, results, homogeneity."""
+
+import argparse
+import logging
+from pathlib import Path
+
+from l2dyn.cli.options import Commands, add_bundles, plan_of, print_table, records_of
+from l2dyn.config.theory import CURVES
+from l2dyn.errors import EXIT_DONE, UserError
+from l2dyn.files import results_folder
+from l2dyn.runs.l2_selection import selection_path, write_l2_selection
+from l2dyn.runs.plan import Plan
+
+log = logging.getLogger("l2dyn")
+
+
+def add_to(commands: Commands) -> None:
+    """Add the commands of this group."""
+    predict = commands.add("predict", _predict, "measure c = λ·t* or a tuned λ on finished runs, and λ for budgets")
+    predict.add_argument("--experiment", required=True, help="one with l2: {predicted_from: …}, or one to measure c on")
+    predict.add_argument("--budget", type=float, action="append", metavar="EPOCHS", help="predict λ for it (repeatable)")
+    predict.add_argument("--first-decay", type=float, metavar="EPOCHS", help="when the learning rate first decays")
+    predict.add_argument("--output", type=Path, help="l2.json (default: results/SCALE/EXPERIMENT/l2.json)")
+    add_bundles(predict, "bundles to measure on (default: whatever is finished)")
+
+    summarize = commands.add("summarize", _summarize, "write an experiment's summary.csv, one row a run")
+    summarize.add_argument("--experiment", required=True)
+    summarize.add_argument("--output", type=Path, help="default: results/SCALE/EXPERIMENT/summary.csv")
+    add_bundles(summarize, "bundles to summarize (default: whatever is finished)")
+
+    theory = commands.add("theory", _theory, "write a table of theory curves")
+    theory.add_argument("curve", choices=CURVES)
+    theory.add_argument("--output", type=Path, help="default: results/SCALE/theory/CURVE.csv")
+    theory.add_argument("--recorded", action="store_true", help="take a curve that needs data from paper_results/")
+    theory.add_argument("--arrays", type=Path, help="prepared data (default: below the results folder)")
+
+    results = commands.add("results", _results, "write results.md: the figures' numbers as tables")
+    results.add_argument("--output", type=Path, help="default: results/SCALE/results.md")
+
+    homogeneous = commands.add(
+        "homogeneity", _homogeneity, "how nearly each kind of net is homogeneous (theorem 1), on digits", scale=False
+    )
+    homogeneous.add_argument("--output", type=Path, help="default: results/homogeneity.csv")
+    homogeneous.add_argument("--steps", type=int, default=300, help="of training (default: 300)")
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from l2dyn.tables.l2_selection import select_l2
+
+    plan = plan_of(arguments)
+    plan.tasks(arguments.experiment)
+    config = plan.scale.experiments[arguments.experiment]
+    if not config.selected:
+        return _predict_from(plan, arguments)
+    for option, given in (("--budget", arguments.budget), ("--first-decay", arguments.first_decay)):
+        if given is not None:
+            where = f"config/{plan.name}.yaml"
+            raise UserError(f"{option}: {arguments.experiment} has its budgets and learning rates in {where}")
+    selection = select_l2(plan, arguments.experiment, records_of(plan, config.l2.source, arguments.bundles))
+    path = arguments.output or selection_path(plan.name, arguments.experiment)
+    write_l2_selection(path, selection)
+    log.info("%s written", path)
+    if selection.reason:
+        log.warning("l2dyn: %s: no l2: %s", arguments.experiment, selection.reason)
+    rows = [[f"{lr:g}", f"{epochs:g}", f"{l2:g}"] for (lr, epochs), l2 in selection.values.items()]
+    # under the workflow the table belongs into the log
+    print_table(["learning rate", "budget (epochs)", "l2"], rows, show=log.info if arguments.log else print)
+    return EXIT_DONE
+
+
+def _predict_from(plan: Plan, arguments: argparse.Namespace) -> int:
+    """Measure c on an experiment that lists its λ, and show what it predicts for the budgets that are asked for."""
+    from l2dyn.measures.best_l2 import predict_l2, round_l2
+    from l2dyn.tables.l2_selection import measured_coefficient
+
+    name, config = arguments.experiment, plan.scale.experiments[arguments.experiment]
+    if arguments.output:
+        raise UserError(f"--output: {name} lists its l2 in config/{plan.name}.yaml")
+    if arguments.first_decay is not None and not arguments.budget:
+        raise UserError("--first-decay: needs the --budget in which the learning rate decays")
+    for key in ("auto_l2", "lr_schedule"):
+        if getattr(config, key) is not None:
+            raise UserError(f"--experiment {name}: it has {key}; c is measured at constant l2 and learning rate")
+    records, rows = records_of(plan, name, arguments.bundles), []
+    for lr in config.lr:
+        c, _, missing = measured_coefficient(plan, name, records, lr)
+        if missing:
+            raise UserError(
+                f"--experiment {name}: {len(missing)} of its runs are not trained; l2dyn status counts them"
+            )
+        if c is None:
+            raise UserError(f"--experiment {name}: no run at lr {lr:g} has an uncensored peak of test accuracy")
+        try:
+            predicted = [round_l2(predict_l2(c.c_argmax, b, arguments.first_decay)) for b in arguments.budget or []]
+        except ValueError as error:
+            raise UserError(f"--budget, --first-decay: {error}") from None
+        both = ((c.c_argmax, c.c_argmax_low, c.c_argmax_high), (c.c_within, c.c_within_low, c.c_within_high))
+        spans = [f"{value:.3g} ({low:.2g}–{high:.2g})" for value, low, high in both]
+        rows.append([f"{lr:g}", c.seeds, *spans, f"{c.C_argmax:.2g}", *(f"{l2:g}" for l2 in predicted)])
+    budgets = [f"l2 for {b:g} epochs" for b in arguments.budget or []]
+    print_table(["learning rate", "runs", "c_argmax (epochs)", "c_0.5pp (epochs)", "C", *budgets], rows)
+    return EXIT_DONE
+
+
+def _summarize(arguments: argparse.Namespace) -> int:
+    from l2dyn.tables.summary import summarize, write_summary
+
+    plan = plan_of(arguments)
+    plan.tasks(arguments.experiment)
+    rows = summarize(plan, arguments.experiment, records_of(plan, arguments.experiment, arguments.bundles))
+    path = arguments.output or results_folder() / plan.name / arguments.experiment / "summary.csv"
+    write_summary(path, rows)
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row["status"]] = counts.get(row["status"], 0) + 1
+    log.info("%s: %s", path, ", ".join(f"{n} {status}" for status, n in sorted(counts.items())))
+    return EXIT_DONE
+
+
+def _theory(arguments: argparse.Namespace) -> int:
+    from l2dyn.tables.theory_curves import write_curve
+
+    plan = plan_of(arguments)
+    if plan.scale.theory.curve(arguments.curve) is None:
+        raise UserError(f"config/{plan.name}.yaml: no theory.{arguments.curve}")
+    path = arguments.output or results_folder() / plan.name / "theory" / f"{arguments.curve}.csv"
+    write_curve(arguments.curve, plan, path, arguments.arrays, arguments.recorded)
+    log.info("%s written", path)
+    return EXIT_DONE
+
+
+def _results(arguments: argparse.Namespace) -> int:
+    from l2dyn.tables.results import write_results
+
+    plan = plan_of(arguments)
+    path = arguments.output or results_folder() / plan.name / "results.md"
+    write_results(plan, results_folder() / plan.name, path)
+    log.info("%s written", path)
+    return EXIT_DONE
+
+
+def _homogeneity(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from l2dyn.data.arrays import load
+    from l2dyn.data.samples import samples
+    from l2dyn.specs.data_sets import DataSpec
+    from l2dyn.tables.csv_files import write_csv
+    from l2dyn.tables.homogeneity import homogeneity_table
+
+    if arguments.steps < 1:
+        raise UserError(f"--steps {arguments.steps}: at least 1")
+    torch.set_num_threads(1)  # small nets, for which more threads only wait for each other
+    spec = DataSpec(name="digits", train_samples=256, test_samples=64, downscale=2)
+    table = homogeneity_table(samples(spec, load("digits")), arguments.steps)
+    rows = list(zip(*table.values(), strict=True))
+    path = arguments.output or results_folder() / "homogeneity.csv"
+    write_csv(path, list(table), rows)
+    print_table(list(table), [[f"{v:.3g}" if isinstance(v, float) else str(v) for v in row] for row in rows])
+    log.info("%s written", path)
+    return EXIT_DONE

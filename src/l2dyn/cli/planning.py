@@ -1,0 +1,131 @@
+"""Commands that say what there is to do and what is done: plan, status."""
+
+import argparse
+import json
+import logging
+
+from l2dyn.cli.options import Commands, finished_of, plan_of, print_table
+from l2dyn.errors import EXIT_DONE, EXIT_OTHER
+from l2dyn.runs.cache import Cache
+from l2dyn.runs.calibrations import NOMINAL_RATE, Calibration, calibration_for
+from l2dyn.runs.cost import record_bytes, training_seconds
+from l2dyn.runs.plan import Plan, Task
+from l2dyn.runs.records import DamagedRecord
+
+log = logging.getLogger("l2dyn")
+
+
+def add_to(commands: Commands) -> None:
+    """Add the commands of this group."""
+    plan = commands.add("plan", _plan, "what each experiment shows, its runs, steps, estimated time and disk")
+    plan.add_argument("--slices", action="store_true", help="the time of each training job, too")
+    commands.add("status", _status, "done, checkpointed, diverged and missing runs; verifies every record")
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    plan = plan_of(arguments)
+    device, threads = plan.scale.device, plan.scale.threads
+    calibration = calibration_for(device, threads)
+
+    def seconds(tasks) -> float:
+        return training_seconds(tasks, device, threads, calibration)
+
+    rows, jobs, tasks, total = [], [], [], 0.0
+    for name, points in plan.experiments.items():
+        pending = name in plan.pending
+        own = plan.provisional(name) if pending else plan.tasks(name, owned_only=True)
+        listed = len(own) if pending else len(plan.tasks(name))
+        parts = [] if pending else plan.slices(name)
+        times = [seconds(part.tasks) for part in parts] if parts else [seconds(own)]
+        jobs += [[f"{name} {p.index}/{p.count}", *_job_costs(p.tasks, t)] for p, t in zip(parts, times, strict=False)]
+        capped = 0 if pending else len({point.run_id for point in points if point.capped})
+        rows.append([f"{name} *" if pending else name, listed, len(own), capped, *_costs(own, sum(times))])
+        tasks += own
+        total += sum(times)
+    rows.append(["all", *(sum(r[i] for r in rows) for i in (1, 2, 3)), *_costs(tasks, total)])
+    print(f"{plan.name}: {plan.scale.about}\n")
+    print_table(["experiment", "runs", "own", "capped", "longest run", "steps", "time", "disk MiB"], rows)
+    print()
+    print_table(["experiment", "shows"], [[name, e.shows] for name, e in plan.scale.experiments.items()], show=_plain)
+    if arguments.slices:
+        print()
+        print_table(["job", "runs", "longest run", "steps", "time"], jobs)
+    print()
+    for line in _not_known(plan, "; counted as if none of its runs were another's"):
+        print(f"* {line}")
+    print(f"own: runs not listed by an earlier experiment. time: {_basis(calibration, device, threads)}")
+    return EXIT_DONE
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    plan = plan_of(arguments)
+    begun = _checkpointed()
+    rows, damage = [], []
+    for name in plan.experiments:
+        finished = finished_of(plan, name)
+        counts = dict.fromkeys(("done", "shipped", "diverged", "checkpointed", "missing"), 0)
+        for task in plan.tasks(name):
+            try:
+                record = finished.load(task.run_id, task.steps)
+            except DamagedRecord as error:
+                damage.append(error)
+                record = None
+            if record is not None:
+                counts["done"] += 1
+                counts["diverged"] += record.status == "diverged"
+                counts["shipped"] += finished.recorded(task.run_id)
+            else:
+                counts["checkpointed" if task.run_id in begun else "missing"] += 1
+        rows.append([name, len(plan.tasks(name)), *counts.values()])
+    print_table(["experiment", "runs", "done", "of these shipped", "diverged", "checkpointed", "missing"], rows)
+    for line in _not_known(plan):
+        print(line)
+    for error in damage:
+        log.error("l2dyn: %s", error)
+    return EXIT_OTHER if damage else EXIT_DONE
+
+
+def _not_known(plan: Plan, how: str = "") -> list[str]:
+    """A line for each experiment whose λ are not there."""
+    pending = [f"{n}: pending, its l2 is measured on {plan.scale.experiments[n].l2.source}{how}" for n in plan.pending]
+    return pending + [f"{n}: its l2 could not be measured: {reason}" for n, reason in plan.unresolved.items()]
+
+
+def _checkpointed() -> set[str]:
+    """Run ids that a checkpoint holds; reads the headers only, so torch stays out."""
+    begun = set()
+    for path in Cache().checkpoints.glob("*.ckpt"):
+        try:
+            with open(path, "rb") as stream:
+                begun |= set(json.loads(stream.readline())["run_ids"])
+        except (OSError, ValueError, KeyError):
+            log.warning("l2dyn: %s: damaged checkpoint; training sets it aside", path)
+    return begun
+
+
+def _basis(calibration: Calibration | None, device: str, threads: int) -> str:
+    """Where the times come from."""
+    if calibration:
+        return f"of one job after the other, as l2dyn calibrate found on {calibration.device}, {calibration.date}."
+    unit = "GPU" if device == "cuda" else f"{threads} CPU core{'s' if threads > 1 else ''}"
+    rate = NOMINAL_RATE["cuda"] if device == "cuda" else NOMINAL_RATE["cpu"] * threads
+    return f"of one {unit} at a nominal {rate / 1e12:g} TFLOP/s; l2dyn calibrate measures yours."
+
+
+def _costs(tasks: list[Task], seconds: float) -> list:
+    return [*_job_costs(tasks, seconds)[1:], f"{sum(record_bytes(t) for t in tasks) / 2**20:.1f}"]
+
+
+def _job_costs(tasks, seconds: float) -> list:
+    return [len(tasks), max((t.steps for t in tasks), default=0), sum(t.steps for t in tasks), _readable(seconds)]
+
+
+def _readable(seconds: float) -> str:
+    unit, size = next((u, s) for u, s in (("h", 3600), ("min", 60), ("s", 0)) if seconds >= s)
+    return f"{seconds / (size or 1):.1f} {unit}"
+
+
+def _plain(line: str) -> None:
+    """Prose to the left."""
+    name, _, text = line.partition("  ")
+    print(f"{name:24}{text.strip()}")

@@ -1,0 +1,118 @@
+"""The best λ for a training budget: predicted from c (section 3 of the paper), and tuned on a grid.
+
+The second is what the first is judged by (figure 4b, claims C7, C8, C11).
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from l2dyn.measures.peaks import ROUNDING, positive
+
+NEAR_BEST = 0.001  # 0.1 %, figure 4's caption
+
+
+def predict_l2(c: float, budget: float, first_decay: float | None = None) -> float:
+    """The predicted best λ: the smallest whose test accuracy peaks within the budget (section 3 of the paper).
+
+    With a constant learning rate λ = c/budget. With a piecewise-constant learning rate λ = c/first_decay, where
+    first_decay is the time of the first decay; c is measured at the fixed initial learning rate in both cases. c,
+    budget and first_decay are in one unit of time, epochs by default. Raises ValueError for values that are not
+    positive and finite, or a first_decay after the end of the budget.
+
+    The paper's numbers: c ≈ 0.0066, T = 200 epochs, the first decay at epoch 60.
+
+    >>> f"{predict_l2(0.0066, 200, first_decay=60):.1e}"
+    '1.1e-04'
+    >>> f"{predict_l2(0.0066, 200):.1e}"
+    '3.3e-05'
+    """
+    c, budget = positive("c", c), positive("budget", budget)
+    if first_decay is None:
+        return c / budget
+    first_decay = positive("first_decay", first_decay)
+    if first_decay > budget:
+        raise ValueError(f"first_decay must not exceed the budget, got {first_decay} and {budget}")
+    return c / first_decay
+
+
+def round_l2(value: float, digits: int = 2) -> float:
+    """λ rounded to `digits` significant digits, as the float nearest to that short decimal.
+
+    A predicted λ goes into a run's id in this form, so that the last bits of a measurement rename no run. Raises
+    ValueError where value is not positive and finite or digits is not a positive integer.
+
+    >>> round_l2(0.0066 / 100.3)
+    6.6e-05
+    """
+    value = positive("value", value)
+    if not isinstance(digits, int) or digits < 1:
+        raise ValueError(f"digits must be a positive integer, got {digits!r}")
+    return float(f"{value:.{digits - 1}e}")
+
+
+@dataclass(frozen=True)
+class TunedL2:
+    """What tuning λ on a grid finds: the best λ (the smallest one of equals) and every λ near the best accuracy.
+
+    low and high are the ends of near_best, centre is their geometric centre. at_edge: near_best touches an edge of the
+    grid, so that a larger grid may well have found another λ, and no claim may rest on this one.
+    """
+
+    l2: float
+    accuracy: float
+    near_best: tuple[float, ...]
+    low: float
+    high: float
+    centre: float
+    at_edge: bool
+
+
+def tuned_l2(l2, accuracy, within: float = NEAR_BEST) -> TunedL2 | None:
+    """The tuned λ with its spread: all λ within 0.1 % of the best, read as points (figure 4b, claim C8).
+
+    l2: λ [n], in any order; entries of one λ (seeds) are averaged first, entries with λ = 0 are left out. accuracy:
+    fractions [n]. None where no λ > 0 is given. Raises ValueError for mismatched or non-finite input, a negative λ or a
+    negative `within`.
+
+    >>> tuned = tuned_l2([0, 1e-4, 1e-3, 1e-2, 1e-1], [0.9, 0.8, 0.8995, 0.9, 0.1])
+    >>> tuned.l2, tuned.near_best, f"{tuned.centre:.2e}", tuned.at_edge
+    (0.01, (0.001, 0.01), '3.16e-03', False)
+    """
+    l2, accuracy = np.asarray(l2, dtype=float), np.asarray(accuracy, dtype=float)
+    if l2.ndim != 1 or l2.shape != accuracy.shape:
+        raise ValueError(f"l2 and accuracy must be equally long, got {l2.shape} and {accuracy.shape}")
+    if not (np.isfinite(l2).all() and np.isfinite(accuracy).all()):
+        raise ValueError("l2 and accuracy must be finite")
+    if (l2 < 0).any():
+        raise ValueError("l2 must not be negative")
+    if not within >= 0:
+        raise ValueError(f"within must not be negative, got {within}")
+    grid = np.unique(l2[l2 > 0])
+    if not grid.size:
+        return None
+    means = np.array([math.fsum(accuracy[l2 == value]) / np.count_nonzero(l2 == value) for value in grid])
+    best = means.max()
+    near_best = grid[means >= best - within - ROUNDING]
+    low, high = float(near_best[0]), float(near_best[-1])
+    return TunedL2(
+        l2=float(grid[np.argmax(means >= best - ROUNDING)]),
+        accuracy=float(best),
+        near_best=tuple(near_best.tolist()),
+        low=low,
+        high=high,
+        centre=math.sqrt(low) * math.sqrt(high),
+        at_edge=bool(low == grid[0] or high == grid[-1]),
+    )
+
+
+def decades_apart(a: float, b: float) -> float:
+    """|log10(a/b)|, the distance of two λ in orders of magnitude (claim C8).
+
+    Raises ValueError for values that are not positive and finite.
+
+    >>> decades_apart(0.0001, 0.01)
+    2.0
+    """
+    return abs(math.log10(positive("a", a)) - math.log10(positive("b", b)))

@@ -1,0 +1,1 @@
+"""What other people's training imports: the schedule AutoL2, and measure_c."""

@@ -1,0 +1,79 @@
+# Tables: what is measured on the runs, and what theory says. Their params carry a hash of the code behind them, so that
+# a changed definition makes them anew and trains nothing.
+
+
+# An experiment's L2 coefficients that are measured on another one: a checkpoint, since its runs are known only then.
+checkpoint select_l2:
+    input:
+        lambda wildcards: flow.source_bundles(wildcards.experiment, checkpoints),
+    output:
+        f"{flow.out}/{{experiment}}/l2.json",
+    log:
+        f"{flow.out}/logs/select-l2-{{experiment}}.log",
+    wildcard_constraints:
+        experiment=flow.selected_pattern(),
+    conda:
+        "../../environment.yml"
+    params:
+        key=lambda wildcards: flow.selection_key(wildcards.experiment),
+    message:
+        "{wildcards.experiment}: measuring its L2 coefficients"
+    shell:
+        '"$L2DYN_PYTHON" -m l2dyn predict $L2DYN_OPTIONS --experiment {wildcards.experiment}'
+        " --output {output:q} --log {log:q} --bundles {input:q}"
+
+
+rule summarize:
+    input:
+        lambda wildcards: flow.bundles(wildcards.experiment, checkpoints),
+    output:
+        f"{flow.out}/{{experiment}}/summary.csv",
+    log:
+        f"{flow.out}/logs/summarize-{{experiment}}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        key=lambda wildcards: flow.summary_key(wildcards.experiment),
+    message:
+        "{wildcards.experiment}: one row a run"
+    shell:
+        '"$L2DYN_PYTHON" -m l2dyn summarize $L2DYN_OPTIONS --experiment {wildcards.experiment}'
+        " --output {output:q} --log {log:q} --bundles {input:q}"
+
+
+# Closed forms evaluated in NumPy; those of figure 5c use the kernel of the training set.
+rule theory:
+    input:
+        ancient(lambda wildcards: flow.arrays_of_curve(wildcards.curve)),
+    output:
+        f"{flow.out}/theory/{{curve}}.csv",
+    log:
+        f"{flow.out}/logs/theory-{{curve}}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        recorded="" if flow.config.train else "--recorded",
+        key=lambda wildcards: flow.theory_key(wildcards.curve),
+    message:
+        "theory curves: {wildcards.curve}"
+    shell:
+        '"$L2DYN_PYTHON" -m l2dyn theory {wildcards.curve} $L2DYN_OPTIONS {params.recorded}'
+        " --output {output:q} --log {log:q}"
+
+
+rule results:
+    input:
+        numbers=flow.numbers(),
+        summaries=flow.summaries(),
+    output:
+        f"{flow.out}/results.md",
+    log:
+        f"{flow.out}/logs/results.log",
+    conda:
+        "../../environment.yml"
+    params:
+        key=flow.results_key(),
+    message:
+        "results by number"
+    shell:
+        '"$L2DYN_PYTHON" -m l2dyn results $L2DYN_OPTIONS --output {output:q} --log {log:q}'
