@@ -81,7 +81,8 @@ def _key(location: tuple) -> str:
 def _read_yaml(path: Path) -> dict:
     """A YAML file's top-level mapping; a key that stands twice is an error."""
     try:
-        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        # the safe loader would let a key stand twice beside a merge key
+        values = _plain(YAML(typ="rt", pure=True).load(path.read_text(encoding="utf-8")))
     except (YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}:" if mark else ""
@@ -90,3 +91,14 @@ def _read_yaml(path: Path) -> dict:
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected a mapping at the top level")
     return values
+
+
+def _plain(value):
+    """What the loader read, merges resolved, in Python's own types."""
+    if isinstance(value, dict):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, bool):
+        return value
+    return next((kind(value) for kind in (int, float, str) if isinstance(value, kind)), value)

@@ -1,18 +1,22 @@
 """Shared makings of the tests: small specs, fabricated records, a tiny scale in a folder of its own."""
 
 import copy
-import json
 import shutil
 
 import hypothesis
 import numpy as np
 import pytest
 import yaml
-from l2dyn.runs.spec import NUMERICS_VERSION, DataSpec, FullyConnectedSpec, RunSpec
-from l2dyn.runs.store import RunStore
 
+from l2dyn.runs.bundles import Finished
+from l2dyn.runs.cache import Cache
 from l2dyn.runs.plan import Plan
 from l2dyn.runs.records import COLUMNS, Record
+from l2dyn.runs.shelf import Shelf
+from l2dyn.specs.data_sets import DataSpec
+from l2dyn.specs.nets import FullyConnectedSpec
+from l2dyn.specs.optimizers import SGDSpec
+from l2dyn.specs.run import NUMERICS_VERSION, RunSpec
 
 hypothesis.settings.register_profile("l2dyn", deadline=None)  # speed is measured in benchmarks/
 hypothesis.settings.load_profile("l2dyn")
@@ -23,8 +27,8 @@ TINY = {
     "experiments": {
         "first": {
             "shows": "a grid",
-            "model": {"kind": "fc", "hidden_layers": 1, "width": 4},
-            "data": {"name": "digits", "train": 64, "test": 100},
+            "net": {"kind": "fc", "hidden_layers": 1, "width": 4},
+            "data": {"name": "digits", "train_samples": 64, "test_samples": 100},
             "lr": [0.1, 0.5],
             "l2": [0, 0.01, 0.02],
             "horizon": {"t_lr_l2": 2.0, "t_lr": 100},
@@ -32,8 +36,8 @@ TINY = {
         },
         "budget": {
             "shows": "a fixed budget",
-            "model": {"kind": "fc", "hidden_layers": 1, "width": 4},
-            "data": {"name": "digits", "train": 64, "test": 100},
+            "net": {"kind": "fc", "hidden_layers": 1, "width": 4},
+            "data": {"name": "digits", "train_samples": 64, "test_samples": 100},
             "lr": [0.1],
             "l2": [0.01, 0.02, 0.04],
             "seeds": [0, 1],
@@ -49,10 +53,10 @@ TINY = {
 @pytest.fixture(scope="session")
 def arrays(tmp_path_factory):
     """The prepared file of the embedded digits."""
-    from l2dyn import data
+    from l2dyn.data.arrays import prepare, prepared_path
 
-    path = data.prepared_path("digits", tmp_path_factory.mktemp("results"))
-    data.prepare("digits", path)
+    path = prepared_path("digits", tmp_path_factory.mktemp("results"))
+    prepare("digits", path)
     return path
 
 
@@ -101,12 +105,13 @@ def write_scale(workplace):
 
 @pytest.fixture(scope="session")
 def make_spec():
-    """A small RunSpec; keywords override its fields, `model` and `data` take dictionaries of changed fields."""
+    """A small RunSpec; keywords override its fields, `net` and `data` take dictionaries of changed fields."""
 
-    def make(model=None, data=None, **fields) -> RunSpec:
+    def make(net=None, data=None, momentum=0.0, **fields) -> RunSpec:
         return RunSpec(
-            model=FullyConnectedSpec(**{"hidden_layers": 1, "width": 4} | (model or {})),
-            data=DataSpec(**{"name": "digits", "checksum": "c" * 64, "train": 64, "test": 100} | (data or {})),
+            net=FullyConnectedSpec(**{"hidden_layers": 1, "width": 4} | (net or {})),
+            data=DataSpec(**{"name": "digits", "train_samples": 64, "test_samples": 100} | (data or {})),
+            optimizer=SGDSpec(momentum=momentum),
             **{"lr": 0.1, "l2": 0.01} | fields,
         )
 
@@ -147,28 +152,16 @@ def same_record():
 
 
 @pytest.fixture
-def store(tmp_path):
-    """A store with two empty shelves."""
-    (tmp_path / "paper_results" / "runs").mkdir(parents=True, exist_ok=True)
-    return RunStore(tmp_path / "results", tmp_path / "paper_results")
+def finished(tmp_path):
+    """Nothing finished yet: an empty cache in tmp_path/results and an empty shelf in tmp_path/paper_results."""
+    shelf = tmp_path / "paper_results" / "runs"
+    shelf.mkdir(parents=True, exist_ok=True)
+    return Finished(Cache(tmp_path / "results"), Shelf(shelf))
 
 
 @pytest.fixture(scope="session")
 def plan_of():
     """The plan of a scale given as nested dictionaries."""
-    from l2dyn.runs.config import ScaleConfig
+    from l2dyn.config.scale import ScaleConfig
 
     return lambda values: Plan("tiny", ScaleConfig.model_validate(values))
-
-
-@pytest.fixture(scope="session")
-def write_marker():
-    """write_marker(results, name, run_ids) puts a slice's marker below the results folder, as `l2dyn train` does."""
-
-    def write(results, name, run_ids):
-        path = results / "tiny" / "first" / "slices" / f"{name}.done"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"runs": list(run_ids), "steps": [1] * len(run_ids)}) + "\n")
-        return path
-
-    return write

@@ -16,7 +16,7 @@ FC = {"net": FullyConnectedSpec(hidden_layers=2, width=12), "precision": "float6
 
 
 def made_up_samples(train=48, test=40, seed=0, **how) -> Samples:
-    """Small random digits that a net can learn: class-dependent patterns with noise. how: further fields of the data."""
+    """Small random digits that a net can learn: class-dependent patterns with noise. how: fields of the data."""
     generator = np.random.default_rng(seed)
     patterns = generator.integers(0, 256, size=(10, 28, 28, 1))
     classes = generator.integers(0, 10, size=train + test)

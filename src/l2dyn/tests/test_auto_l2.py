@@ -7,8 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from l2dyn.auto_l2 import AutoL2
 from torch import nn
+
+from l2dyn.optim.auto_l2 import AutoL2
 
 
 def make_optimizer(kind=torch.optim.SGD, **settings):

@@ -1,12 +1,10 @@
 """The convolutional nets, their batch norm and their initialization, against PyTorch and plain re-computations."""
 
-import dataclasses
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from l2dyn.runs.spec import ConvNetSpec, FullyConnectedSpec, WideResNetSpec
 from torch import nn
 
 from l2dyn.nets.batch_norm import GroupedBatchNorm
@@ -14,9 +12,10 @@ from l2dyn.nets.build import build_net
 from l2dyn.nets.conv_net import ConvNet
 from l2dyn.nets.initialization import initialize
 from l2dyn.nets.wide_resnet import WideResNet
+from l2dyn.specs.nets import ConvNetSpec, WideResNetSpec
 
 SMALL_CONV = ConvNetSpec(channels=(4, 5, 6, 7), dense=9, pool=2, pool_stride=2)
-SMALL_CONV_BN = ConvNetSpec(channels=(4, 5, 6, 7), dense=9, pool=2, pool_stride=2, batch_norm=True)
+SMALL_CONV_BN = SMALL_CONV.model_copy(update={"batch_norm": True})
 SMALL_WRN = WideResNetSpec(depth=10, width=1)
 CHANNELS_LAST = torch.channels_last
 
@@ -47,22 +46,14 @@ def by_hand(x, weight, bias, eps):
 
 
 @pytest.mark.parametrize("shape", [(6, 3), (6, 3, 4, 5)])
-@pytest.mark.parametrize("statistics", ["batch", "running"])
-def test_ungrouped_norm_is_pytorchs(shape, statistics):
+def test_ungrouped_norm_is_pytorchs(shape):
     kind = nn.BatchNorm1d if len(shape) == 2 else nn.BatchNorm2d
-    theirs = random_affine(kind(3, track_running_stats=statistics == "running"))
-    ours = random_affine(GroupedBatchNorm(3, statistics=statistics))
-    for seed in range(3):
-        x = torch.randn(shape, generator=generator(seed)) * 2 + 1
-        torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=0)
-    ours.eval(), theirs.eval()
-    torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=0)
-    if statistics == "running":
-        torch.testing.assert_close(ours.running_mean, theirs.running_mean)
-        torch.testing.assert_close(ours.running_var, theirs.running_var)
-        assert set(ours.state_dict()) == {"weight", "bias", "running_mean", "running_var"}
-    else:
-        assert set(ours.state_dict()) == {"weight", "bias"}
+    theirs = random_affine(kind(3, track_running_stats=False))
+    ours = random_affine(GroupedBatchNorm(3))
+    x = torch.randn(shape, generator=generator()) * 2 + 1
+    for mode in (True, False):
+        torch.testing.assert_close(ours.train(mode)(x), theirs.train(mode)(x), rtol=0, atol=0)
+    assert set(ours.state_dict()) == {"weight", "bias"}
 
 
 @pytest.mark.parametrize(
@@ -71,8 +62,7 @@ def test_ungrouped_norm_is_pytorchs(shape, statistics):
     + [(pixels, layout) for pixels in ((3, 5), (1, 1)) for layout in (torch.contiguous_format, CHANNELS_LAST)],
 )
 @pytest.mark.parametrize(
-    ("group", "sizes"),
-    [(4, [4, 4, 4]), (6, [6, 6]), (12, [12]), (5, [6, 6]), (8, [6, 6]), (7, [6, 6]), (9, [12]), (100, [12])],
+    ("group", "sizes"), [(4, [4, 4, 4]), (6, [6, 6]), (12, [12]), (5, [6, 6]), (8, [6, 6]), (9, [12]), (100, [12])]
 )
 def test_groups_are_normalized_apart(group, sizes, pixels, memory_format):
     norm = random_affine(GroupedBatchNorm(3, group=group)).double()
@@ -91,24 +81,6 @@ def test_parts_of_unequal_size():
     x = torch.randn(11, 2, 3, 3, generator=generator(), dtype=torch.float64)
     expected = torch.cat([by_hand(part, norm.weight, norm.bias, 1e-5) for part in x.split([4, 4, 3])])
     torch.testing.assert_close(norm(x), expected, rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize("samples", [12, 11])
-def test_running_averages_move_by_the_mean_over_groups(samples):
-    norm = GroupedBatchNorm(2, group=4, statistics="running", momentum=0.3).double()
-    mean, variance = torch.zeros(2), torch.ones(2)
-    for seed in range(2):
-        x = torch.randn(samples, 2, 3, 3, generator=generator(seed), dtype=torch.float64) + 2
-        parts = [part.transpose(0, 1).flatten(1) for part in torch.tensor_split(x, 3)]
-        mean = 0.7 * mean + 0.3 * torch.stack([part.mean(dim=1) for part in parts]).mean(dim=0)
-        variance = 0.7 * variance + 0.3 * torch.stack([part.var(dim=1) for part in parts]).mean(dim=0)
-        norm(x)
-    torch.testing.assert_close(norm.running_mean, mean)
-    torch.testing.assert_close(norm.running_var, variance)
-    norm.eval()
-    before = norm.running_mean.clone()
-    torch.testing.assert_close(norm(x), (x - mean.view(1, 2, 1, 1)) / (variance.view(1, 2, 1, 1) + 1e-5).sqrt())
-    assert torch.equal(norm.running_mean, before)
 
 
 @pytest.mark.parametrize("group", [2, 4, 0])
@@ -134,12 +106,6 @@ def test_without_epsilon_the_norm_is_scale_invariant(group):
     x = torch.randn(8, 3, 2, 2, generator=generator(), dtype=torch.float64)
     torch.testing.assert_close(norm(x * 1e-6), norm(x), rtol=1e-9, atol=1e-9)
     assert (norm(x).var(dim=(0, 2, 3), unbiased=False) - 1).abs().max() < 1e-12
-
-
-@pytest.mark.parametrize("wrong", [{"statistics": "moving"}, {"group": -1}, {"eps": -1e-5}, {"channels": 0}])
-def test_norms_that_make_no_sense(wrong):
-    with pytest.raises(ValueError, match=r"statistics|channels"):
-        GroupedBatchNorm(**{"channels": 3, **wrong})
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, CHANNELS_LAST])
@@ -186,8 +152,8 @@ def test_size_of_the_paper_s_convnet():
     assert count(normed) == count(plain) + 4 * 600 + 1000
 
 
-@pytest.mark.parametrize("image_shape", [(14, 14, 1), (32, 32, 3), (15, 18, 2)])
-@pytest.mark.parametrize("spec", [SMALL_CONV, SMALL_CONV_BN, SMALL_WRN, WideResNetSpec(depth=16, width=2)])
+@pytest.mark.parametrize("image_shape", [(32, 32, 3), (15, 18, 2)])
+@pytest.mark.parametrize("spec", [SMALL_CONV_BN, SMALL_WRN, WideResNetSpec(depth=16, width=2)])
 def test_shapes(spec, image_shape):
     height, width, channels = image_shape
     out = build_net(spec, image_shape, 7, seed=0)(torch.randn(4, channels, height, width, generator=generator()))
@@ -195,21 +161,9 @@ def test_shapes(spec, image_shape):
     assert out.isfinite().all()
 
 
-@pytest.mark.parametrize(
-    "spec", [WideResNetSpec(depth=d, width=1) for d in (4, 11, 2)] + [WideResNetSpec(depth=10, width=0)]
-)
-def test_no_such_wide_resnet(spec):
-    with pytest.raises(ValueError, match="6n"):
-        build_net(spec, (14, 14, 1), 10, seed=0)
-
-
 def test_no_such_convnet():
     with pytest.raises(ValueError, match="too small"):
         build_net(ConvNetSpec(), (14, 14, 1), 10, seed=0)
-    with pytest.raises(ValueError, match="four"):
-        build_net(ConvNetSpec(channels=(4, 4)), (32, 32, 3), 10, seed=0)
-    with pytest.raises(TypeError, match="FullyConnectedSpec"):
-        build_net(FullyConnectedSpec(hidden_layers=1, width=4), (14, 14, 1), 10, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -318,7 +272,7 @@ def test_convnet_recomputed(spec):
 @pytest.mark.parametrize("group", [0, 4])
 @pytest.mark.parametrize("spec", [SMALL_CONV, SMALL_CONV_BN, SMALL_WRN])
 def test_a_step_moves_every_parameter(spec, group):
-    net = build_net(dataclasses.replace(spec, norm_group=group), (14, 14, 1), 10, seed=0)
+    net = build_net(spec.model_copy(update={"norm_group": group}), (14, 14, 1), 10, seed=0)
     x = torch.randn(8, 1, 14, 14, generator=generator())
     before = [p.detach().clone() for p in net.parameters()]
     loss = F.cross_entropy(net(x), torch.arange(8))
@@ -337,7 +291,7 @@ def test_a_step_moves_every_parameter(spec, group):
 @pytest.mark.parametrize("group", [0, 4])
 @pytest.mark.parametrize("spec", [SMALL_CONV, SMALL_CONV_BN, SMALL_WRN])
 def test_channels_last_throughout(spec, group):
-    net = build_net(dataclasses.replace(spec, norm_group=group), (14, 14, 2), 10, seed=0)
+    net = build_net(spec.model_copy(update={"norm_group": group}), (14, 14, 2), 10, seed=0)
     seen = []
 
     def look(module, inputs, output):

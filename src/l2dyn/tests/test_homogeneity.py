@@ -1,16 +1,14 @@
 """Euler's identity on the project's nets: against finite differences, and on nets whose degree is known."""
 
-import csv
 import math
 
 import numpy as np
 import pytest
 import torch
-from l2dyn.runs.datasets import DATASETS
-from l2dyn.runs.spec import DataSpec
-from l2dyn.training.homogeneity import homogeneity, homogeneity_table
 
-from l2dyn import cli, data
+from l2dyn.nets.homogeneity import homogeneity
+from l2dyn.tables.homogeneity import homogeneity_table
+from l2dyn.tests.made_up import made_up_samples
 
 
 @pytest.mark.parametrize("degree", [0.0, 1.0, 2.5])
@@ -38,20 +36,8 @@ def test_a_function_that_is_zero_has_no_degree():
         homogeneity(lambda p, x: 0 * p["w"], {"w": torch.ones(1)}, torch.zeros(1))
 
 
-def test_the_command_writes_the_table(tmp_path, copy_digits, monkeypatch, capsys):
-    copy_digits(tmp_path)
-    monkeypatch.setenv("L2DYN_RESULTS", str(tmp_path))
-    assert cli.main(["homogeneity", "--steps", "2"]) == 0
-    rows = list(csv.DictReader((tmp_path / "homogeneity.csv").open()))
-    assert {row["training"] for row in rows} == {"before", "after"}
-    assert {row["theorem_1"] for row in rows} == {"True", "False"}
-    assert "Wide ResNet" in capsys.readouterr().out
-    assert cli.main(["homogeneity", "--steps", "0"]) == 2
-
-
-def test_the_models_of_the_project(arrays):
-    where = DataSpec(name="digits", checksum=DATASETS["digits"].checksum, train=64, test=64, pool=2)
-    table = homogeneity_table(data.samples(where, data.load("digits", arrays)), steps=25)
+def test_the_nets_of_the_project():
+    table = homogeneity_table(made_up_samples(train=64, test=64, downscale=2), steps=15)
     rows = {(m, w): i for i, (m, w) in enumerate(zip(table["model"], table["training"], strict=True))}
     known = {
         "FC, 3 layers, without biases": 3,

@@ -1,34 +1,56 @@
-"""Training jobs: the store is asked first, a stop leaves a checkpoint, a damaged checkpoint costs only its own work."""
+"""Training jobs: what is finished is not trained, a stop leaves a checkpoint, a damaged one costs only its own work."""
+
+import os
+import signal
 
 import numpy as np
 import pytest
 import torch
-from l2dyn.runs.datasets import DATASETS
-from l2dyn.runs.horizons import EvaluationGrid
-from l2dyn.runs.spec import DataSpec, FullyConnectedSpec, RunSpec
-from l2dyn.runs.store import RunStore
 
+from l2dyn.runs.bundles import Finished
+from l2dyn.runs.cache import Cache
 from l2dyn.runs.plan import Task
+from l2dyn.specs.nets import ConvNetSpec, FullyConnectedSpec
+from l2dyn.specs.run import AugmentationSpec, AutoL2Spec
+from l2dyn.tests.made_up import made_up_samples, make_task
 from l2dyn.training import job
 from l2dyn.training.checkpoint import CheckpointTimer, headers, read_checkpoint, write_checkpoint
 
-DATA = DataSpec(name="digits", checksum=DATASETS["digits"].checksum, train=64, test=50)
+SAMPLES = made_up_samples(train=64, test=50, downscale=2)
+SMALL = FullyConnectedSpec(hidden_layers=1, width=8)
+CONV = ConvNetSpec(channels=(3, 4, 4, 5), dense=7, pool=2, pool_stride=2)
+EVERYTHING = {  # that a single net's state has to hold
+    "net": CONV.model_copy(update={"batch_norm": True}),
+    "batch": 16,
+    "momentum": 0.9,
+    "l2": 0.3,
+    "lr": 0.05,
+    "lr_decay_epochs": (5, 8),
+    "auto_l2": AutoL2Spec(factor=0.5, interval=7 / 4),
+    "augmentation": AugmentationSpec(flip=True, crop=1, mixup=0.3),
+}
 
 
-@pytest.fixture
-def store(copy_digits, tmp_path):
-    copy_digits(tmp_path)
-    return RunStore(tmp_path, tmp_path / "nothing shipped")
+@pytest.fixture(autouse=True)
+def _no_data_to_read(monkeypatch):
+    names = ("train_images", "train_labels", "test_images", "test_labels")
+    monkeypatch.setattr("l2dyn.data.arrays.load", lambda *_, **__: {name: getattr(SAMPLES, name) for name in names})
 
 
-def tasks(steps=(40, 90, 200), **fields):
-    model = FullyConnectedSpec(hidden_layers=1, width=8)
-    specs = [RunSpec(model=model, data=DATA, lr=0.1, l2=0.01 * (i + 1), **fields) for i in range(len(steps))]
-    return [Task(spec, s, (s,), EvaluationGrid()) for spec, s in zip(specs, steps, strict=True)]
+def task_of(steps, l2=0.01, lr=0.1, net=SMALL, **fields) -> Task:
+    return make_task(SAMPLES, steps, lr, l2, net=net, precision="float32", **fields)
 
 
-def columns_of(store, wanted):
-    return {t.run_id: {k: v.tolist() for k, v in store.load(t.run_id).columns.items()} for t in wanted}
+def tasks(steps=(40, 90, 200)) -> list[Task]:
+    return [task_of(s, l2=0.01 * (i + 1)) for i, s in enumerate(steps)]
+
+
+def checkpoints(finished):
+    return headers(finished.cache.checkpoints)
+
+
+def columns_of(finished, wanted):
+    return {t.run_id: {k: v.tolist() for k, v in finished.load(t.run_id).columns.items()} for t in wanted}
 
 
 class StopAfter(job.Deadline):
@@ -43,71 +65,107 @@ class StopAfter(job.Deadline):
         return self.left < 0
 
 
-def test_what_is_stored_is_not_trained_again(store):
+def test_what_is_finished_is_not_trained_again(finished):
     wanted = tasks()
-    first = job.train(wanted, store)
+    first = job.train(wanted, finished)
     assert (first.trained, first.found, first.stopped) == (3, 0, False)
-    written = store.path(wanted[0].run_id).stat().st_mtime_ns
-    second = job.train(wanted, store)
+    written = finished.cache.path(wanted[0].run_id).stat().st_mtime_ns
+    second = job.train(wanted, finished)
     assert (second.trained, second.found) == (0, 3)
-    assert store.path(wanted[0].run_id).stat().st_mtime_ns == written
-    provenance = store.load(wanted[0].run_id).provenance
+    assert finished.cache.path(wanted[0].run_id).stat().st_mtime_ns == written
+    provenance = finished.load(wanted[0].run_id).provenance
     assert provenance["torch"] == torch.__version__
     assert provenance["wall_s"] > 0
     assert {"revision", "device", "python", "l2dyn"} <= provenance.keys()
 
 
-@pytest.mark.parametrize("stop", [3, 5, 9, 13])
-def test_a_stopped_job_goes_on_and_ends_like_an_uninterrupted_one(store, tmp_path, stop):
-    wanted = tasks()
-    outcome = job.train(wanted, store, deadline=StopAfter(stop))
+def test_stacks_and_single_nets_train_in_one_job(finished):
+    wanted = [
+        task_of(32, batch=16),
+        task_of(32, lr=0.05, batch=16),
+        task_of(32, net=CONV, batch=16, momentum=0.9, lr=0.05),
+        task_of(32, batch=16, auto_l2=AutoL2Spec()),  # fully connected, but it does not stack
+        task_of(100, lr=1e9, l2=0.1),
+    ]
+    outcome = job.train(wanted, finished)
+    assert (outcome.trained, outcome.diverged, outcome.stopped) == (5, 1, False)
+    for task in wanted[:4]:
+        record = finished.load(task.run_id)
+        assert (record.status, record.steps, record.spec) == ("finished", 32, task.spec)
+        assert record.columns["train_loss"][-1] < record.columns["train_loss"][0]
+    assert finished.load(wanted[4].run_id).status == "diverged"
+    assert checkpoints(finished) == []
+    longer = Task(wanted[4].spec, 10**6, (10**6,), wanted[4].grid)
+    assert job.train([longer], finished).found == 1  # a diverged run answers for any horizon
+
+
+@pytest.mark.parametrize(("kind", "stop"), [*(("stack", stop) for stop in (3, 5, 9, 13)), ("single", 4), ("single", 7)])
+def test_a_stopped_job_goes_on_and_ends_like_an_uninterrupted_one(finished, tmp_path, kind, stop):
+    wanted = tasks() if kind == "stack" else [task_of(48, **EVERYTHING)]
+    outcome = job.train(wanted, finished, deadline=StopAfter(stop))
     assert outcome.stopped
-    (header,) = headers(store.results / "checkpoints")
+    (header,) = checkpoints(finished)
     assert header.step > 0
-    assert set(header.run_ids) == {t.run_id for t in wanted if not store.trained(t.run_id)}
-    rest = job.train(wanted, store)
-    assert outcome.trained + rest.trained == 3
+    assert set(header.run_ids) == {t.run_id for t in wanted if finished.header(t.run_id) is None}
+    rest = job.train(wanted, finished)
+    assert outcome.trained + rest.trained == len(wanted)
     assert not rest.stopped
-    assert headers(store.results / "checkpoints") == []
-    whole = RunStore(tmp_path / "whole", tmp_path / "nothing shipped")
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "whole" / "data").symlink_to(store.results / "data")
+    assert checkpoints(finished) == []
+    whole = Finished(Cache(tmp_path / "whole"), finished.shelf)
     job.train(wanted, whole)
-    assert columns_of(store, wanted) == columns_of(whole, wanted)
+    assert columns_of(finished, wanted) == columns_of(whole, wanted)
 
 
-def test_a_checkpoint_is_resumed_with_its_members_even_when_one_was_stored_since(store):
+def test_a_time_limit_stops_before_it(finished, caplog):
+    class Aging(job.Deadline):
+        """Seen by a job for which a second passes whenever it looks at the clock."""
+
+        def reached(self):
+            self.started -= 1.0
+            return super().reached()
+
+    caplog.set_level("INFO")
     wanted = tasks()
-    job.train(wanted, store, deadline=StopAfter(3))
-    job.train(wanted[:1], RunStore(store.results, store.shipped))  # by another call, on its own
-    (header,) = headers(store.results / "checkpoints")
+    outcome = job.train(wanted, finished, deadline=Aging(limit_s=6.0, margin_s=0.0))
+    assert outcome.stopped
+    (header,) = checkpoints(finished)
+    assert not job.train(wanted, finished).stopped
+    assert f"resumed a stack of {len(header.run_ids)} runs at step {header.step}" in caplog.messages
+
+
+def test_a_checkpoint_is_resumed_with_its_members_even_when_one_is_finished_since(finished):
+    wanted = tasks()
+    job.train(wanted, finished, deadline=StopAfter(3))
+    job.train(wanted[:1], finished)  # by another call, on its own
+    (header,) = checkpoints(finished)
     assert len(header.run_ids) == 3
-    outcome = job.train(wanted, store)
+    outcome = job.train(wanted, finished)
     assert (outcome.trained, outcome.found) == (2, 1)
 
 
-def test_a_checkpoint_whose_runs_are_all_stored_is_removed(store):
+def test_a_checkpoint_whose_runs_are_all_finished_is_removed(finished):
     wanted = tasks()
-    job.train(wanted, store, deadline=StopAfter(3))
+    job.train(wanted, finished, deadline=StopAfter(3))
     for task in wanted:
-        job.train([task], store)
-    job.train(wanted, store)
-    assert headers(store.results / "checkpoints") == []
+        job.train([task], finished)
+    assert len(checkpoints(finished)) == 1
+    job.train(wanted, finished)
+    assert checkpoints(finished) == []
 
 
 @pytest.mark.parametrize("damage", ["bit", "cut", "empty"])
-def test_a_damaged_checkpoint_is_set_aside_and_its_runs_start_anew(store, damage, capsys, caplog):
+def test_a_damaged_checkpoint_is_set_aside_and_its_runs_start_anew(finished, damage, caplog):
     wanted = tasks()
-    job.train(wanted, store, deadline=StopAfter(9))
-    (header,) = headers(store.results / "checkpoints")
+    job.train(wanted, finished, deadline=StopAfter(9))
+    (header,) = checkpoints(finished)
     content = bytearray(header.path.read_bytes())
     if damage == "bit":
         content[len(content) // 2] ^= 16
     header.path.write_bytes({"bit": content, "cut": content[: len(content) // 2], "empty": b""}[damage])
     with caplog.at_level("WARNING"):
-        outcome = job.train(wanted, store)
+        outcome = job.train(wanted, finished)
     assert not outcome.stopped
-    assert all(store.trained(t.run_id) for t in wanted)
+    assert all(finished.serves(t.run_id, t.steps) for t in wanted)
     assert header.path.with_name(header.path.name + ".corrupt").exists()
     assert sum("damaged checkpoint" in message for message in caplog.messages) == 1
 
@@ -137,59 +195,31 @@ def test_the_next_checkpoint_waits_fifty_times_the_cost_of_the_last(monkeypatch)
     assert timer.due()
 
 
-def test_a_kept_final_state_is_lengthened(store, caplog):
-    short, long = tasks(steps=(60,), batch=16)[0], tasks(steps=(200,), batch=16)[0]
-    job.train([short], store, keep_final_state=True)
-    with caplog.at_level("INFO"):
-        job.train([long], store, keep_final_state=True)
-    assert any("60 to 200 steps" in message for message in caplog.messages)
-    lengthened = store.load(long.run_id)
-    assert lengthened.steps == 200
-    store.path(long.run_id).unlink()
-    job.train([long], store)
-    whole = store.load(long.run_id)
-    shared = np.isin(lengthened.columns["step"], whole.columns["step"])
-    for name, values in whole.columns.items():
-        np.testing.assert_array_equal(lengthened.columns[name][shared], values, err_msg=name)
+def test_a_longer_horizon_is_trained_from_the_start(finished):
+    short, long = task_of(60), task_of(200)
+    assert short.run_id == long.run_id
+    job.train([short], finished)
+    before = finished.load(short.run_id).columns
+    assert job.train([long], finished).trained == 1
+    record = finished.load(long.run_id)
+    assert record.steps == 200
+    np.testing.assert_array_equal(record.prefix(59)["train_loss"], before["train_loss"][:-1])
 
 
-def test_a_longer_run_that_another_job_trained_meanwhile_stays(store, caplog):
-    """With its final state, from which it is lengthened."""
-    short, long, longest = (tasks(steps=(steps,))[0] for steps in (60, 200, 300))
+def test_a_longer_run_that_another_job_trained_meanwhile_stays(finished):
+    short, long = task_of(60), task_of(200)
 
     class Meanwhile(job.Deadline):
         def reached(self):
-            if not store.trained(long.run_id):
-                job.train([long], RunStore(store.results, store.shipped), keep_final_state=True)
+            if finished.header(long.run_id) is None:
+                job.train([long], finished)
             return False
 
-    assert job.train([short], store, deadline=Meanwhile(), keep_final_state=True).trained == 1
-    assert store.load(long.run_id).steps == 200
-    with caplog.at_level("INFO"):
-        job.train([longest], store)
-    assert any("200 to 300 steps" in message for message in caplog.messages)
-
-
-def test_without_a_kept_state_a_short_record_is_trained_anew(store):
-    short, long = tasks(steps=(60,))[0], tasks(steps=(200,))[0]
-    job.train([short], store)
-    assert job.train([long], store).trained == 1
-    assert store.load(long.run_id).steps == 200
-
-
-def test_a_diverged_run_is_stored_and_found(store):
-    (task,) = tasks(steps=(100,))
-    wild = Task(RunSpec(model=task.spec.model, data=DATA, lr=1e9, l2=0.1), 100, (100,), EvaluationGrid())
-    outcome = job.train([task, wild], store)
-    assert (outcome.trained, outcome.diverged) == (2, 1)
-    assert store.load(wild.run_id).status == "diverged"
-    assert job.train([Task(wild.spec, 10**6, (10**6,), EvaluationGrid())], store).found == 1
+    assert job.train([short], finished, deadline=Meanwhile()).trained == 1
+    assert finished.load(long.run_id).steps == 200
 
 
 def test_sigterm_asks_for_a_stop():
-    import os
-    import signal
-
     deadline = job.Deadline()
     with deadline.listening():
         os.kill(os.getpid(), signal.SIGTERM)

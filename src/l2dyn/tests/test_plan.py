@@ -3,11 +3,13 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from l2dyn.errors import UserError
 from l2dyn.runs import plan as plan_module
+from l2dyn.runs.l2_selection import L2Selection
+from l2dyn.runs.plan import MAX_MEMBERS, stacks
 
 
 def names(plan, experiment="first"):
@@ -28,6 +30,10 @@ def test_the_grid_is_every_pair_with_every_seed(tiny, plan_of):
     }
 
 
+def owners(plan, experiment):
+    return plan.owners(experiment, [point.run_id for point in plan.experiments[experiment]])
+
+
 def shared_ids(plan):
     return {r.run_id for r in plan.experiments["first"]} & {r.run_id for r in plan.experiments["budget"]}
 
@@ -42,25 +48,26 @@ def test_the_first_experiment_owns_a_shared_run_at_the_longest_horizon(tiny, pla
     for experiment in ("first", "budget"):
         tasks = {t.run_id: t for t in plan.tasks(experiment)}
         for run_id in shared:
-            assert plan.owners("budget")[0] == "first"
+            assert owners(plan, "budget")[0] == "first"
             assert tasks[run_id].steps == max(declared[run_id], epochs)
             assert tasks[run_id].budgets == tuple(sorted({declared[run_id], epochs}))
             assert {declared[run_id], epochs} <= set(tasks[run_id].evaluations())
     assert shared.isdisjoint(t.run_id for t in plan.tasks("budget", owned_only=True))
     assert shared <= {t.run_id for t in plan.tasks("first", owned_only=True)}
     assert {r.steps for r in plan.experiments["budget"]} == {epochs}  # declared, not trained
-    assert plan.owners("budget") == ["first", "budget"]
-    assert plan.owners("first") == ["first"]
+    assert owners(plan, "budget") == ["first", "budget"]
+    assert owners(plan, "first") == ["first"]
 
 
 def test_an_experiment_that_owns_nothing_has_no_slices(tiny, plan_of):
     tiny["experiments"]["budget"] |= {"l2": [0.01, 0.02], "seeds": [0]}
     plan = plan_of(tiny)
     assert plan.slices("budget") == []
-    assert plan.owners("budget") == ["first"]
+    assert owners(plan, "budget") == ["first"]
     assert len(plan.tasks("budget")) == 2
 
 
+@settings(max_examples=25)
 @given(count=st.integers(1, 60))
 def test_slices_partition_the_runs(plan_of, count):
     plan = plan_of({**TINY_GRID, "experiments": {k: {**v, "slices": count} for k, v in EXPERIMENTS.items()}})
@@ -76,8 +83,8 @@ def test_slices_partition_the_runs(plan_of, count):
 
 
 NET = {"kind": "fc", "hidden_layers": 1, "width": 4}
-SAMPLES = {"name": "digits", "train": 64, "test": 100}
-COMMON = {"shows": "x", "model": NET, "data": SAMPLES, "horizon": {"epochs": 10}}
+SAMPLES = {"name": "digits", "train_samples": 64, "test_samples": 100}
+COMMON = {"shows": "x", "net": NET, "data": SAMPLES, "horizon": {"epochs": 10}}
 EXPERIMENTS = {
     "a": {**COMMON, "lr": [0.1, 0.2, 0.3], "l2": [0, 0.01, 0.1], "seeds": [0, 1]},
     "b": {**COMMON, "lr": [0.3, 0.4], "l2": [0, 0.01, 0.2]},
@@ -85,6 +92,7 @@ EXPERIMENTS = {
 TINY_GRID = {"about": "x", "figures": {}}
 
 
+@settings(max_examples=25)
 @given(
     count=st.integers(1, 12),
     l2=st.lists(st.integers(1, 100).map(lambda i: i / 100), min_size=1, max_size=6, unique=True),
@@ -111,7 +119,7 @@ def test_slices_are_not_all_one(plan_of):
     [
         {"l2": [0, 0.01, 0.03]},
         {"seeds": [1]},
-        {"momentum": 0.9},
+        {"optimizer": {"kind": "sgd", "momentum": 0.9}},
         {"precision": "float64"},
         {"horizon": {"t_lr_l2": 2.1, "t_lr": 110}},
         {"evaluation": {"ratio": 1.05}},
@@ -120,7 +128,7 @@ def test_slices_are_not_all_one(plan_of):
     ],
     ids=str,
 )
-def test_the_markers_name_changes_with_what_is_trained(tiny, plan_of, change):
+def test_the_bundles_name_changes_with_what_is_trained(tiny, plan_of, change):
     tiny["experiments"] = {"first": tiny["experiments"]["first"] | {"slices": 1}}
     tiny |= {"figures": {}, "theory": {}}
     before = names(plan_of(tiny))
@@ -128,20 +136,20 @@ def test_the_markers_name_changes_with_what_is_trained(tiny, plan_of, change):
     assert set(before).isdisjoint(names(plan_of(tiny)))
 
 
-def test_the_markers_name_changes_with_the_numerics_version(tiny, plan_of, monkeypatch):
+def test_the_bundles_name_changes_with_the_numerics_version(tiny, plan_of, monkeypatch):
     before = names(plan_of(tiny))
     monkeypatch.setattr(plan_module, "NUMERICS_VERSION", plan_module.NUMERICS_VERSION + 1)
     assert set(before).isdisjoint(names(plan_of(tiny)))
 
 
-def test_the_markers_name_changes_with_a_longer_horizon_elsewhere(tiny, plan_of):
+def test_the_bundles_name_changes_with_a_longer_horizon_elsewhere(tiny, plan_of):
     tiny["experiments"]["first"]["slices"] = 1
     before = names(plan_of(tiny))
     tiny["experiments"]["budget"]["horizon"] = {"epochs": 10_000}
     assert set(before).isdisjoint(names(plan_of(tiny)))
 
 
-def test_the_markers_name_changes_with_nothing_else(tiny, plan_of):
+def test_the_bundles_name_changes_with_nothing_else(tiny, plan_of):
     before = names(plan_of(tiny))
     tiny |= {
         "about": "another text",
@@ -151,11 +159,10 @@ def test_the_markers_name_changes_with_nothing_else(tiny, plan_of):
         "train": False,
         "reuse": False,
         "data_dir": "/elsewhere",
-        "keep_final_state": True,
         "figures": {},
         "theory": {},
     }
-    tiny["experiments"]["first"] |= {"shows": "another caption", "batch": 0, "momentum": 0}
+    tiny["experiments"]["first"] |= {"shows": "another caption", "batch": 0, "optimizer": {"kind": "sgd"}}
     tiny["experiments"]["first"]["horizon"] |= {"cap_epochs": 10_000}
     tiny["experiments"]["budget"]["evaluation"] = {"ratio": 1.01}  # the owner's grid counts
     tiny["experiments"]["other"] = EXPERIMENTS["b"]
@@ -211,12 +218,60 @@ def test_the_summarys_key(tiny, plan_of):
     assert plan_of(tiny).key("budget") != after.key("budget")  # the same steps, now capped
 
 
-def test_runs_that_can_share_a_batch(tiny, plan_of):
+def test_runs_that_can_share_a_stack(tiny, plan_of):
     tiny["experiments"]["first"]["horizon"] = {"epochs": 300}
     tiny["experiments"]["budget"] |= {"horizon": {"epochs": 300}, "l2": [0.04]}
     plan = plan_of(tiny)
-    keys = {t.batch_key() for e in plan.experiments for t in plan.tasks(e)}
+    keys = {t.stack_key() for e in plan.experiments for t in plan.tasks(e)}
     assert len(keys) == 1
-    for change in ({"momentum": 0.9}, {"batch": 16}, {"model": NET | {"width": 5}}, {"horizon": {"epochs": 30_000}}):
+    for change in ({"optimizer": {"kind": "sgd", "momentum": 0.9}}, {"batch": 16}, {"net": NET | {"width": 5}}, {"horizon": {"epochs": 30_000}}):
         tiny["experiments"]["budget"] = {**EXPERIMENTS["b"], "lr": [0.7], "horizon": {"epochs": 300}, **change}
-        assert plan_of(tiny).tasks("budget")[0].batch_key() not in keys
+        assert plan_of(tiny).tasks("budget")[0].stack_key() not in keys
+
+
+def test_stacks_are_cut_at_the_largest_size_and_sorted_by_horizon(plan_of):
+    grid = {**EXPERIMENTS["a"], "seeds": list(range(MAX_MEMBERS // 9 + 2)), "horizon": {"t_lr_l2": 0.05, "t_lr": 10}}
+    tasks = plan_of({**TINY_GRID, "experiments": {"a": grid}}).tasks("a")
+    together = stacks(tasks)
+    assert sorted(t.run_id for stack in together for t in stack) == sorted(t.run_id for t in tasks)
+    assert all(len(stack) <= MAX_MEMBERS and len({t.stack_key() for t in stack}) == 1 for stack in together)
+    assert all([t.steps for t in stack] == sorted(t.steps for t in stack) for stack in together)
+
+
+SELECTED = {**COMMON, "lr": [0.1], "l2": {"tuned_from": "a"}, "seeds": [0, 1], "horizon": {"budgets": [5, 10]}}
+
+
+def selected(plan_of, values=None, epochs=10, **more):
+    """The plan of an experiment `a`, and one whose λ are tuned on it: 0.01, which is listed, or another."""
+    experiments = {"a": {**EXPERIMENTS["a"], "horizon": {"epochs": epochs}}, "tuned": SELECTED, **more}
+    plan = plan_of({**TINY_GRID, "experiments": experiments})
+    if values is None:
+        return plan
+    made = L2Selection({(0.1, 5.0): values[0], (0.1, 10.0): values[1]})
+    return plan_module.Plan("tiny", plan.scale, {name: made for name in plan.scale.selected})
+
+
+def test_a_selection_that_is_not_made_is_pending_and_has_a_cost(plan_of):
+    plan = selected(plan_of)
+    assert (plan.pending, plan.experiments["tuned"], plan.slices("tuned")) == (["tuned"], [], [])
+    assert len(plan.provisional("tuned")) == 4
+    unresolved = plan_module.Plan("tiny", plan.scale, {"tuned": L2Selection({}, "no peak")})
+    assert (unresolved.pending, unresolved.unresolved) == ([], {"tuned": "no peak"})
+
+
+def test_a_selection_never_changes_the_slices_of_what_is_listed(plan_of):
+    before = names(selected(plan_of), "a")
+    for values in ((0.01, 0.1), (0.5, 0.7), (0.01, 0.01)):
+        plan = selected(plan_of, values)
+        assert names(plan, "a") == before
+        ids = [point.run_id for point in plan.experiments["tuned"]]
+        assert plan.owners("tuned", ids) == ["tuned"]
+        assert {t.run_id for part in plan.slices("tuned") for t in part.tasks} == set(ids)
+
+
+def test_a_selected_run_that_is_listed_is_known_as_such_and_measured_like_it(plan_of):
+    plan = selected(plan_of, (0.01, 0.5), epochs=20)
+    tasks = {(t.spec.l2, t.spec.init_seed): t for t in plan.tasks("tuned")}
+    assert [plan.listed_owner(tasks[l2, 0].run_id) for l2 in (0.01, 0.5)] == ["a", None]
+    assert (tasks[0.01, 1].steps, tasks[0.01, 1].budgets) == (20, (5, 20))  # the listed run's longer horizon
+    assert (tasks[0.5, 1].steps, tasks[0.5, 1].budgets) == (10, (10,))

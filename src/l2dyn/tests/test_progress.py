@@ -8,11 +8,11 @@ import termios
 from pathlib import Path
 
 import pytest
-from l2dyn.training.ensemble import Ensemble
 
-from l2dyn.tests.test_ensemble import make_samples, make_task
+from l2dyn.tests.made_up import made_up_samples, make_task
 from l2dyn.training import progress as module
 from l2dyn.training.progress import Progress
+from l2dyn.training.stacked import StackedTrainer
 
 ROOT = Path(__file__).parents[3]
 
@@ -27,18 +27,18 @@ def followed(tasks, trainer, shown, stop_at=None):
         return stop_at is not None and trainer.step >= stop_at
 
     shown.begin(trainer)
-    for finished in trainer.train(pause):
-        shown.left(finished, trainer)
+    for ended in trainer.train(pause):
+        shown.left(ended, trainer)
     return counts
 
 
 def test_model_steps_are_counted_once_however_members_leave():
-    samples = make_samples()
+    samples = made_up_samples()
     tasks = [make_task(samples, steps=s, init_seed=i) for i, s in enumerate((40, 90, 200))]
     wild = make_task(samples, steps=300, lr=1e6)  # diverges
     shown = Progress([*tasks, wild])
     assert (shown.total, shown.runs) == (630, 4)
-    counts = followed([*tasks, wild], Ensemble([*tasks, wild], samples), shown)
+    counts = followed([*tasks, wild], StackedTrainer([*tasks, wild], samples), shown)
     assert counts == sorted(counts)
     assert (shown.done, shown.ended) == (shown.total, 4)
     assert 330 < shown.done < 400  # what the diverged run did not need has left the total
@@ -47,11 +47,11 @@ def test_model_steps_are_counted_once_however_members_leave():
 
 
 def test_what_was_trained_earlier_does_not_count():
-    samples = make_samples()
+    samples = made_up_samples()
     tasks = [make_task(samples, steps=s, init_seed=i) for i, s in enumerate((150, 200))]
-    first = Ensemble(tasks, samples)
+    first = StackedTrainer(tasks, samples)
     assert followed(tasks, first, Progress(tasks), stop_at=100)[-1] == 2 * first.step
-    second, shown = Ensemble(tasks, samples), Progress(tasks)
+    second, shown = StackedTrainer(tasks, samples), Progress(tasks)
     second.load_state_dict(first.state_dict())
     followed(tasks, second, shown)
     assert shown.done == shown.total == 350 - 2 * first.step
@@ -59,12 +59,12 @@ def test_what_was_trained_earlier_does_not_count():
 
 def test_a_log_gets_a_line_now_and_then(monkeypatch, caplog):
     caplog.set_level("INFO")
-    samples = make_samples()
+    samples = made_up_samples()
     task = make_task(samples)
-    followed([task], Ensemble([task], samples), Progress([task]))
+    followed([task], StackedTrainer([task], samples), Progress([task]))
     assert not caplog.text  # less than a minute has passed
     monkeypatch.setattr(module, "EVERY_S", 0.0)
-    followed([task], Ensemble([task], samples), Progress([task]))
+    followed([task], StackedTrainer([task], samples), Progress([task]))
     assert "0 of 1 runs" in caplog.text
     assert "of 200 model-steps" in caplog.text
 

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from l2dyn.runs.files import results_folder, shipped_folder, write_atomically
 
 from l2dyn.errors import UserError
-from l2dyn.runs.records import COLUMNS, DamagedRecord, read_entries, read_record, read_records, write_records
+from l2dyn.files import results_folder, shipped_folder, write_atomically
+from l2dyn.runs.records import COLUMNS, DamagedRecord, read_headers, read_record, read_records, write_records
 
 # Numbers that a careless format changes: NaNs of either sign and with a payload, zeros of either sign, subnormals.
 AWKWARD = np.array(
@@ -54,7 +54,7 @@ def test_one_file_holds_many_runs(path, make_record, make_spec, same_record):
     chosen = [records[4].run_id, records[1].run_id]
     assert [r.run_id for r in read_records(path, chosen)] == chosen
     assert same_record(read_record(path, records[2].run_id), records[2])
-    entries = read_entries(path)
+    entries = read_headers(path)
     assert list(entries) == [r.run_id for r in records]
     assert [e.steps for e in entries.values()] == [r.steps for r in records]
     assert {e.file for e in entries.values()} == {"run.parquet"}
@@ -154,7 +154,7 @@ def test_a_truncated_file_is_noticed(path, make_record, kept):
     write_records(path, [make_record()])
     good = path.read_bytes()
     path.write_bytes(good[: int(kept * len(good)) if isinstance(kept, float) else kept])
-    for read in (read_records, read_entries, lambda p: read_record(p, make_record().run_id)):
+    for read in (read_records, read_headers, lambda p: read_record(p, make_record().run_id)):
         with pytest.raises(DamagedRecord) as caught:
             read(path)
         assert "\n" not in str(caught.value)

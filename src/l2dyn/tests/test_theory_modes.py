@@ -34,7 +34,7 @@ def _no_floating_point_trouble():
 
 def printed_factors(t, eigenvalue, l2, k):
     """(initial, target) factors of equation (3) as printed, by mpmath quadrature; k != 1, l2 > 0."""
-    with mp.workdps(70):
+    with mp.workdps(45):
         t, eigenvalue, l2, k = map(mp.mpf, (t, eigenvalue, l2, k))
         rate = 2 * (k - 1) * l2
 
@@ -51,15 +51,22 @@ def printed_factors(t, eigenvalue, l2, k):
         return float(initial), float(eigenvalue * mp.quad(integrand, sorted(points)))
 
 
-def closed_factors(t, eigenvalue, l2, k):
-    """(initial, target, residual) factors for k > 1 by incomplete gamma functions, l2 > 0."""
-    with mp.workdps(60):
+def closed_form(t, eigenvalue, l2, k):
+    """((initial, target, residual) factors, (initial, target) factors of df/d log t), by gamma functions; k >= 1."""
+    with mp.workdps(80):
         t, eigenvalue, l2, k = map(mp.mpf, (t, eigenvalue, l2, k))
-        rate, b = 2 * (k - 1) * l2, k / (2 * (k - 1))
-        start, now = eigenvalue / rate, eigenvalue * mp.exp(-2 * (k - 1) * l2 * t) / rate
-        initial = mp.exp(-k * l2 * t + now - start)
-        target = now**b * mp.exp(now) * (mp.gammainc(1 - b, now) - mp.gammainc(1 - b, start))
-        return float(initial), float(target), float(target - 1)
+        now = eigenvalue * mp.exp(-2 * (k - 1) * l2 * t)
+        if k == 1:
+            initial = mp.exp(-(eigenvalue + l2) * t)
+            target = eigenvalue / (eigenvalue + l2) * (1 - initial)
+        else:
+            rate, b = 2 * (k - 1) * l2, k / (2 * (k - 1))
+            begin, end = eigenvalue / rate, now / rate
+            initial = mp.exp(-k * l2 * t + end - begin)
+            target = end**b * mp.exp(end) * (mp.gammainc(1 - b, end) - mp.gammainc(1 - b, begin))
+        learned = now * (1 - target) - k * l2 * target if k != 1 else eigenvalue * initial
+        slopes = -t * (now + k * l2) * initial, t * learned
+        return tuple(map(float, (initial, target, target - 1))), tuple(map(float, slopes))
 
 
 def assert_close(actual, expected, rtol):
@@ -73,10 +80,8 @@ def assert_close(actual, expected, rtol):
 @pytest.mark.parametrize(
     ("k", "ratio", "decays"),
     [
-        (0, 3.0, 0.4), (0, 1e-6, 8.0), (0, 1e-8, 50.0), (0.5, 1e4, 0.01), (0.5, 0.02, 12.0),
-        (0.9, 1e-4, 45.0), (1.001, 7.0, 2.0),
-        (1.5, 1e5, 3.0), (1.5, 0.3, 40.0), (2, 1e8, 1e-7), (2, 1e3, 50.0), (3, 1e-8, 50.0),
-        (3, 2e2, 5.0), (5.5, 1e6, 1.0), (5.5, 1.0, 50.0),
+        (0, 3.0, 0.4), (0, 1e-8, 50.0), (0.5, 1e4, 0.01), (0.5, 0.02, 12.0), (0.9, 1e-4, 45.0), (1.001, 7.0, 2.0),
+        (1.5, 1e5, 3.0), (1.5, 0.3, 40.0), (2, 1e8, 1e-7), (2, 1e3, 50.0), (3, 2e2, 5.0), (5.5, 1.0, 50.0),
     ],
 )  # fmt: skip
 def test_printed_equation(k, ratio, decays):
@@ -91,20 +96,23 @@ def test_printed_equation(k, ratio, decays):
     assert abs(value - (0.7 * initial - 2 * target)) <= 1e-10 * (0.7 * initial + 2 * target) + 1e-300
 
 
-def test_closed_form_over_the_whole_range():
-    ratios, decays = 10.0 ** np.arange(-8, 9, 2), [1e-9, 1e-4, 0.03, 0.5, 2.0, 7.0, 20.0, 50.0]
-    points = np.array(list(itertools.product(decays, ratios, [1.2, 1.5, 1.9, 2, 2.5, 3, 5.5])))
-    decays, ratios, k = points.T
+@pytest.mark.parametrize("k", [1, 1.2, 1.9, 2, 2.5, 5.5])
+def test_closed_form_over_the_whole_range(k):
+    """Of slopes, learning and forgetting are each exact: their difference is off by a rounding of learning."""
     l2 = 0.002
-    initial, target = mode_response(decays / l2, ratios * l2, l2, k)
-    residual = mode_residual_response(decays / l2, ratios * l2, l2, k)[1]
-    reference = np.array([closed_factors(d / l2, r * l2, l2, p) for d, r, p in zip(decays, ratios, k, strict=True)])
-    assert_close(initial, reference[:, 0], 1e-12)
-    assert_close(target, reference[:, 1], 1e-10)
-    assert_close(residual, reference[:, 2], 1e-10)
+    for decays, ratio in itertools.product([1e-9, 1e-4, 0.03, 0.5, 2, 7, 20, 50], [1e-8, 1e-5, 0.01, 1, 100, 1e5, 1e8]):
+        arguments = decays / l2, ratio * l2, l2, k
+        (initial, target, residual), (initial_slope, target_slope) = closed_form(*arguments)
+        assert_close(mode_response(*arguments)[0], initial, 1e-12)
+        assert_close(mode_response(*arguments)[1], target, 1e-10)
+        assert_close(mode_residual_response(*arguments)[1], residual, 1e-10)
+        found = slope_response(*arguments)
+        assert abs(found[0] - initial_slope) <= 1e-10 * abs(initial_slope) + 1e-290, arguments
+        allowed = 2e-9 * abs(target_slope) + 1e-12 * abs(initial_slope) + 1e-290
+        assert abs(found[1] - target_slope) <= allowed, arguments
 
 
-@pytest.mark.parametrize("k", [0, 0.5, 1, 1.5, 2, 3, 5.5])
+@pytest.mark.parametrize("k", [0, 0.5, 1, 1.5, 2, 5.5])
 @pytest.mark.parametrize("ratio", [0.05, 40.0])
 def test_differential_equation(k, ratio):
     l2, target, initial = 0.3, 1.7, -0.6
@@ -115,43 +123,8 @@ def test_differential_equation(k, ratio):
         return eigenvalue * np.exp(-2 * (k - 1) * l2 * t) * (target - f) - k * l2 * f
 
     with np.errstate(under="ignore"):
-        solution = solve_ivp(derivative, (0, 8), [initial], method="Radau", t_eval=times, rtol=1e-9, atol=1e-12)
+        solution = solve_ivp(derivative, (0, 8), [initial], method="LSODA", t_eval=times, rtol=1e-10, atol=1e-12)
     assert_allclose(mode_evolution(times, eigenvalue, l2, k, target, initial), solution.y[0], rtol=0, atol=3e-8)
-
-
-def test_late_time_function_of_the_remaining_kernel():
-    # f → y H(w) with H(w) = w^b e^w Γ(1-b, w); for k = 2, H(w) = w e^w E1(w), here at w = 1.
-    l2, late = 0.01, 1000.0
-    value = mode_evolution(late, 2 * l2 * np.exp(2 * l2 * late), l2, 2, 1.0)
-    assert_allclose(value, float(mp.e * mp.e1(1)), rtol=1e-11)
-
-
-def closed_slopes(t, eigenvalue, l2, k):
-    """(initial, target) factors of df/d log t by the differential equation, in 80 digits; k = 1, or k > 1."""
-    with mp.workdps(80):
-        t, eigenvalue, l2, k = map(mp.mpf, (t, eigenvalue, l2, k))
-        now = eigenvalue * mp.exp(-2 * (k - 1) * l2 * t)
-        if k == 1:
-            initial = mp.exp(-(eigenvalue + l2) * t)
-            return float(-t * (eigenvalue + l2) * initial), float(t * eigenvalue * initial)
-        rate, b = 2 * (k - 1) * l2, k / (2 * (k - 1))
-        begin, end = eigenvalue / rate, now / rate
-        initial = mp.exp(-k * l2 * t + end - begin)
-        target = end**b * mp.exp(end) * (mp.gammainc(1 - b, end) - mp.gammainc(1 - b, begin))
-        return float(-t * (now + k * l2) * initial), float(t * (now * (1 - target) - k * l2 * target))
-
-
-@pytest.mark.parametrize("k", [1.0, 1.2, 1.5, 1.9, 2.0, 2.5, 3.0, 5.5])
-def test_slopes_over_the_whole_range(k):
-    """Learning and forgetting are each exact, so their difference is off by a rounding of learning, < |initial|."""
-    l2 = 0.002
-    for decays, ratio in itertools.product([1e-9, 1e-4, 0.03, 0.5, 2.0, 7.0, 20.0, 50.0], 10.0 ** np.arange(-8, 9, 2)):
-        arguments = decays / l2, ratio * l2, l2, k
-        initial, target = slope_response(*arguments)
-        expected = closed_slopes(*arguments)
-        assert abs(initial - expected[0]) <= 1e-10 * abs(expected[0]) + 1e-290, arguments
-        allowed = 2e-9 * abs(expected[1]) + 1e-12 * abs(expected[0]) + 1e-290
-        assert abs(target - expected[1]) <= allowed, arguments
 
 
 @pytest.mark.parametrize("k", [0.0, 0.4, 0.9, 1.0, 1.0000001, 1.5, 2.0, 3.0])
@@ -191,6 +164,7 @@ def test_late_time_response_is_the_incomplete_gamma_function(k):
         b = mp.mpf(k) / (2 * (mp.mpf(k) - 1))
         expected = [float(mp.mpf(v) ** b * mp.exp(mp.mpf(v)) * mp.gammainc(1 - b, mp.mpf(v))) for v in w]
     assert_allclose(late_time_response(w, k), expected, rtol=1e-9)
+    assert_allclose(late_time_response(1.0, 2), float(mp.e * mp.e1(1)), rtol=1e-11)
     t, l2 = 40.0, 0.1
     left = 5.0 * np.exp(-2 * (k - 1) * l2 * t) / (2 * (k - 1) * l2)
     assert_allclose(mode_evolution(t, 5.0, l2, k, 1.7, initial=-3.0), 1.7 * late_time_response(left, k), rtol=1e-6)
@@ -205,7 +179,7 @@ def test_late_time_response_limits():
         late_time_response(-1.0, 2.0)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     t=st.floats(0, 100),
     eigenvalue=st.floats(1e-6, 1e6) | st.just(0.0),
@@ -233,9 +207,9 @@ def test_quotients_have_a_limit_at_eigenvalue_0(k):
 
 @pytest.mark.parametrize("k", [0, 0.5, 1, 2, 3])
 def test_start_is_the_initial_value(k):
-    assert_array_equal(mode_evolution(0.0, EIGENVALUES, 0.1, k, 3.0, 0.25), np.full(5, 0.25))
-    assert_array_equal(mode_residual(0.0, EIGENVALUES, 0.1, k, 3.0, 0.25), np.full(5, -2.75))
-    assert_array_equal(mode_residual(0.0, EIGENVALUES, 0.1, k, 3.0, 3.0), np.zeros(5))
+    for initial in (0.25, 3.0):
+        assert_array_equal(mode_evolution(0.0, EIGENVALUES, 0.1, k, 3.0, initial), np.full(5, initial))
+        assert_array_equal(mode_residual(0.0, EIGENVALUES, 0.1, k, 3.0, initial), np.full(5, initial - 3))
 
 
 @pytest.mark.parametrize("k", [0, 0.5, 1, 2, 3])
@@ -340,7 +314,7 @@ def test_residual_keeps_its_digits_where_f_equals_y():
 positive = st.floats(-10, 1.69).map(lambda e: 10.0**e)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=80)
 @given(
     decays=st.one_of(st.just(0.0), positive),
     ratio=st.one_of(st.just(0.0), st.floats(-8, 8).map(lambda e: 10.0**e)),
@@ -362,7 +336,7 @@ def test_finite_bounded_and_consistent(decays, ratio, l2, k, target, initial):
         assert abs(residual - (f - target)) <= 1e-10 * (abs(initial) + abs(target))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50)
 @given(
     t=st.floats(-9, 9).map(lambda e: 10.0**e),
     eigenvalue=st.floats(-20, 20).map(lambda e: 10.0**e),
@@ -408,11 +382,6 @@ def test_bad_values_are_refused_by_name(mode, name):
     for value in bad:
         with pytest.raises(ValueError, match=name):
             mode(**{**VALID, name: value})
-
-
-@pytest.mark.parametrize("name", ["t", "eigenvalue", "target", "initial"])
-def test_shapes_that_do_not_broadcast_are_refused_by_name(name):
-    with pytest.raises(ValueError, match=rf"broadcast.*\b{name}\b"):
-        mode_evolution(**{**VALID, name: np.ones(3)})
-    with pytest.raises(ValueError, match=rf"broadcast.*\b{name}\b"):
-        mode_residual(**{**VALID, name: np.ones(3)})
+    if name not in ("l2", "k"):
+        with pytest.raises(ValueError, match=rf"broadcast.*\b{name}\b"):
+            mode(**{**VALID, name: np.ones(3)})

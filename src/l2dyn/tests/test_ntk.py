@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from l2dyn.nets.empirical_kernel import as_drawn, empirical_ntk
-from l2dyn.runs.spec import FullyConnectedSpec
 from numpy.testing import assert_allclose
 
-from l2dyn.nets.fully_connected import StackedFullyConnected
+from l2dyn.nets.ntk import as_drawn, empirical_ntk
+from l2dyn.nets.stacked_fully_connected import StackedFullyConnected
+from l2dyn.specs.nets import FullyConnectedSpec
 from l2dyn.theory import relu_ntk
 
 
@@ -29,39 +29,22 @@ def test_it_is_the_product_of_autograd_gradients(how):
     x1, x2 = inputs(4), inputs(3, seed=1)
     for b in net.biases:
         b.normal_(generator=torch.Generator().manual_seed(2))
-    parameters = [p.requires_grad_() for p in net.parameters]
 
     def gradients(x):
         """[members, points, outputs·parameters]; the product of two is then the sum over outputs."""
-        rows = []
-        for member in range(2):
-            found = [
-                [torch.autograd.grad(f, parameters, retain_graph=True) for f in point]
-                for point in net.forward(x)[-1][member]
-            ]
-            rows.append(torch.stack([torch.cat([g.flatten() for gs in point for g in gs]) for point in found]))
-        return torch.stack(rows)
+        layers = len(net.weights)
 
-    # the written-out forward pass overwrites in place, which autograd refuses
-    net.forward = lambda x: _forward(net, x)
+        def outputs(*parameters):  # of a member touch that member's parameters only, so all members' at once
+            held = StackedFullyConnected(list(parameters[:layers]), list(parameters[layers:]), net.multipliers)
+            return held.forward(x)[-1].sum(dim=0)
+
+        jacobian = torch.autograd.functional.jacobian(outputs, tuple(net.parameters))
+        of_members = [part.flatten(3).movedim(2, 0) for part in jacobian]  # [members, points, outputs, parameters]
+        return torch.cat(of_members, dim=3).flatten(2)
+
     expected = gradients(x1) @ gradients(x2).mT / how.get("outputs", 1)
-    with torch.no_grad():
-        plain = nets(7, (0, 1), **how)
-        for held, value in zip(plain.parameters, parameters, strict=True):
-            held.copy_(value)
-        assert_allclose(empirical_ntk(plain, x1, x2), expected, rtol=1e-10)
-        assert_allclose(empirical_ntk(plain, x1), empirical_ntk(plain, x1, x1), rtol=1e-12)
-
-
-def _forward(net, x):
-    hidden = x.expand(len(net), *x.shape)
-    for layer, weight in enumerate(net.weights):
-        hidden = hidden @ weight * net.multipliers[layer]
-        if net.biases:
-            hidden = hidden + net.biases[layer]
-        if layer < len(net.weights) - 1:
-            hidden = hidden.relu()
-    return [hidden]
+    assert_allclose(empirical_ntk(net, x1, x2), expected, rtol=1e-10)
+    assert_allclose(empirical_ntk(net, x1), empirical_ntk(net, x1, x1), rtol=1e-12)
 
 
 def deviations(width, seeds, hidden_layers, x):

@@ -8,12 +8,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from l2dyn.auto_l2 import AutoL2
-from l2dyn.prediction import coefficient
-from l2dyn.training.coefficient import measure_c
 from torch import nn
 
 import l2dyn
+from l2dyn.measures.coefficient import coefficient
+from l2dyn.optim.auto_l2 import AutoL2
+from l2dyn.optim.measure_c import measure_c
 
 BAD = [0, -1.0, math.nan, math.inf]
 
