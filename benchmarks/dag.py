@@ -2,18 +2,16 @@
 
     python benchmarks/dag.py --output dag.json
 
-Trains a scale from nothing in a temporary copy of the checkout (its committed state), and then repeats the small calls.
+Trains a scale from nothing in a temporary copy of the checkout, as it is, and then repeats the small calls.
 Overhead is cores × wall time of the training call minus the time of its training jobs, as Snakemake's benchmark files
 have it, and, more strictly, minus the time in training steps and evaluations, as the records have it.
 """
 
 import csv
-import io
 import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -45,8 +43,18 @@ def in_training(results: Path) -> float:
     """Seconds in steps and evaluations, summed over all records."""
     from l2dyn.runs.records import read_records
 
-    paths = (results / "runs").glob("*.parquet")
+    paths = (results / "cache" / "runs").glob("*.parquet")
     return sum(record.provenance["wall_s"] for path in paths for record in read_records(path))
+
+
+def copy_of_checkout(folder: Path) -> None:
+    """The files that git tracks or would track, as they are."""
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+    for name in names:
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
 
 
 def main() -> None:
@@ -57,16 +65,15 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="a folder that gets the results and figures of the training call")
     parser.add_argument("--repeats", type=int, default=5, help="of the small calls")
     options = parser.parse_args()
+    common.prepare(options)
     snakemake = [sys.executable, "-m", "snakemake", "--cores", str(options.cores), "--quiet", "all"]
-    scale = ["--config", f"scale={options.scale}", "--"]
+    scale = ["--config", f"scale={options.scale}"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("L2DYN_")} | {"OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory(prefix="l2dyn-dag-") as temporary:
         folder = Path(temporary)
-        archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, check=True, capture_output=True).stdout
-        with tarfile.open(fileobj=io.BytesIO(archive)) as stream:
-            stream.extractall(folder, filter="data")
+        copy_of_checkout(folder)
         environment["PYTHONPATH"] = str(folder / "src")
-        wall = seconds([*snakemake, *scale, *options.targets], folder, environment)
+        wall = seconds([*snakemake, *options.targets, *scale], folder, environment)
         results = folder / "results"
         if options.keep:
             shutil.copytree(results, options.keep / "results")
@@ -77,10 +84,10 @@ def main() -> None:
         def often(command: list[str]) -> list[float]:
             return [seconds(command, folder, environment) for _ in range(options.repeats)]
 
-        redraw = ["--forcerun", "figure", "--", f"results/{options.scale}/fig5.pdf"]
+        redraw = [f"results/{options.scale}/fig5.pdf", "--forcerun", "figure"]
         small = {
-            "nothing to do, s": often([*snakemake, *scale, *options.targets]),
-            "redraw one figure, s": often([*snakemake, *scale[:-1], *redraw]),
+            "nothing to do, s": often([*snakemake, *options.targets, *scale]),
+            "redraw one figure, s": often([*snakemake, *redraw, *scale]),
             "dry run of the paper scale, s": often([*snakemake, "-n", "--config", "scale=paper"]),
         }
     row = {
@@ -97,4 +104,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    common.call(main)

@@ -10,19 +10,17 @@ That is exact: its mean depends on the covariance of f(0) alone, which with one 
 Single kernels scatter as 1/√width, so half the width gets twice the seeds, up to eight times as many.
 """
 
-import dataclasses
-import sys
-
 import numpy as np
 import side_by_side as common
 
-from l2dyn import data
-from l2dyn.runs.config import load_scale
-from l2dyn.runs.horizons import EvaluationGrid
+from l2dyn.config.loading import load_scale
+from l2dyn.data import arrays
+from l2dyn.data.samples import Samples, inputs, parity, samples
 from l2dyn.runs.plan import Task
-from l2dyn.runs.spec import RunSpec
+from l2dyn.specs.horizons import EvaluationGrid
+from l2dyn.specs.run import RunSpec
 from l2dyn.theory import mean_loss, mode_residual_response, relu_ntk
-from l2dyn.training.ensemble import Ensemble
+from l2dyn.training.stacked import StackedTrainer
 
 MOST_UNITS = 16384  # hidden units of nets that train together
 MOST_TIMES = 8  # as many seeds as the widest nets have
@@ -47,16 +45,15 @@ class Theory:
         return (residuals**2).sum(axis=-1) / (2 * len(self.y))
 
 
-def descents(spec: RunSpec, samples: data.Samples, steps: np.ndarray, seeds: list[int], device: str) -> tuple:
+def descents(specs: list[RunSpec], seen: Samples, steps: np.ndarray, device: str) -> tuple:
     """(f(0) [seeds, N], losses [seeds, T]) of gradient descent at increasing steps."""
     end = int(steps[-1])
-    tasks = [Task(dataclasses.replace(spec, init_seed=seed), end, (end,), EvaluationGrid()) for seed in seeds]
-    ensemble = Ensemble(tasks, samples, device)
-    starts = ensemble.net.forward_on_span()[-1][..., 0].cpu().numpy().astype(float)
+    trainer = StackedTrainer([Task(spec, end, (end,), EvaluationGrid()) for spec in specs], seen, device)
+    starts = trainer.stack.net.forward_on_span()[-1][..., 0].cpu().numpy().astype(float)
     losses = []
     for step in steps:
-        ensemble.advance(int(step) - ensemble.step)
-        losses.append(ensemble.measure()[:, 0].cpu().numpy())
+        trainer.advance(int(step) - trainer.step)
+        losses.append(trainer.measure()[:, 0].cpu().numpy())
     return starts, np.stack(losses, axis=1)
 
 
@@ -68,15 +65,15 @@ def main() -> None:
     parser.add_argument("--halve", type=int, default=4096, help="the width at which the learning rate is halved, too")
     parser.add_argument("--lr", type=float, help="another learning rate than the experiment's")
     options = parser.parse_args()
-    common.prepare(options.device)
+    common.prepare(options)
 
     config = load_scale(options.scale)
     experiment = config.experiments["fig5c"]
     lr, l2 = options.lr or experiment.lr[0], experiment.l2[0]
-    wanted = dataclasses.replace(experiment.data.spec(), test=1)
-    samples = data.samples(wanted, data.load(wanted.name, data_dir=config.data_dir))
-    x, y = data.inputs(wanted, samples.train_images), data.parity(samples.train_labels)[:, 0]
-    theory = Theory(x, y, l2, experiment.model.weight_std)
+    wanted = experiment.data.model_copy(update={"test_samples": 1})
+    seen = samples(wanted, arrays.load(wanted.name, data_dir=config.data_dir))
+    x, y = inputs(wanted, seen.train_images), parity(seen.train_labels)[:, 0]
+    theory = Theory(x, y, l2, experiment.net.weight_std)
 
     fine = np.geomspace(1, 4 / l2, 2000)
     t_min = fine[theory.mean(fine).argmin()]
@@ -89,13 +86,13 @@ def main() -> None:
 
     def curve(width: int, divisor: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """The mean loss and its standard error, [T] each."""
-        model = dataclasses.replace(experiment.model.spec(), width=width)
-        spec = RunSpec(model=model, data=wanted, lr=lr / divisor, l2=l2, loss=experiment.loss)
-        seeds, gaps = range(count(width)), []
+        net = experiment.net.model_copy(update={"width": width})
+        run = {"net": net, "data": wanted, "lr": lr / divisor, "l2": l2, "loss": experiment.loss}
+        specs, gaps = [RunSpec(**run, init_seed=seed) for seed in range(count(width))], []
         together = max(1, MOST_UNITS // width)
-        for first in range(0, len(seeds), together):
-            part = list(seeds[first : first + together])
-            starts, losses = descents(spec, samples, divisor * steps, part, options.device)
+        for first in range(0, len(specs), together):
+            part = specs[first : first + together]
+            starts, losses = descents(part, seen, divisor * steps, options.device)
             gaps.append(losses - theory.of(t, starts))
         gaps = np.concatenate(gaps)
         return expected + gaps.mean(axis=0), gaps.std(axis=0, ddof=1) / np.sqrt(len(gaps))
@@ -127,4 +124,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    common.call(main)

@@ -12,14 +12,15 @@ import sys
 import time
 from pathlib import Path
 
-from l2dyn.cli import _duration as duration
+from l2dyn.cli.options import duration
 from l2dyn.errors import EXIT_STOPPED
 
 HERE = Path(__file__).parent
 ONCE = "--device cuda"
+STACK = f"{ONCE} --members 64 --precisions float32 tf32 bfloat16"
 PARTS = {  # name: guessed minutes, script and options
-    "fc-2048": (2, f"fc_sweep.py {ONCE} --members 64 --width 2048"),
-    "fc-512": (1, f"fc_sweep.py {ONCE} --members 64 --width 512"),
+    "fc-2048": (4, f"fc_steps.py {STACK} --width 2048"),
+    "fc-512": (3, f"fc_steps.py {STACK} --width 512"),
     "wrn-rates": (4, f"wrn_train.py {ONCE} --rates"),
     "cnn-rates": (3, f"cnn_train.py {ONCE}"),
     "precision": (4, f"precision.py {ONCE}"),
@@ -33,7 +34,7 @@ PARTS = {  # name: guessed minutes, script and options
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], epilog="Takes about 35 minutes in all (a guess)."
+        description=__doc__.splitlines()[0], epilog="Takes about 40 minutes in all (a guess)."
     )
     parser.add_argument("--output-folder", type=Path, required=True, help="one JSON file for each part")
     parser.add_argument("--time-limit", type=duration, help="such as 9m")

@@ -1,9 +1,7 @@
-"""How the cost of a step grows with the members of the batch and with the width of the nets: growth.png.
+"""How the cost of a step grows with the members of the stack and with the width of the nets: growth.png.
 
 python benchmarks/growth.py --output growth.json        # measures, draws growth.png beside the JSON file
 """
-
-import sys
 
 import fc_steps
 import side_by_side as common
@@ -15,11 +13,12 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 32, 64, 128, 256, 512, 1024])
     parser.add_argument("--samples", type=int, default=512)
     options = parser.parse_args()
-    common.prepare(options.device)
+    common.prepare(options)
     rows = []
     for width, members in [(64, m) for m in options.members] + [(w, 8) for w in options.widths if w != 64]:
         tasks = [fc_steps.task(width, options.samples, seed, "float32") for seed in range(members)]
-        calls = fc_steps.ensemble_seconds(tasks, options.device, options.window / 2, max(1, 256 // members))
+        at_once = max(1, 256 // members)
+        calls = fc_steps.stack_seconds(tasks, options.device, options.window / 2, at_once=at_once)
         ours = common.median(calls) / members
         rows.append({"width": width, "members": members, "ours, ms a model-step": 1e3 * ours})
     for width in options.widths:
@@ -41,7 +40,7 @@ def draw(rows: list[dict], path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.8), layout="constrained")
     eager = {row["width"]: row[value] for row in rows if row["members"] == "eager loop"}
     grown = sorted((r["members"], r[value]) for r in rows if r["width"] == 64 and r["members"] != "eager loop")
-    left.plot(*zip(*grown, strict=True), "o-", label="batched ensemble")
+    left.plot(*zip(*grown, strict=True), "o-", label="stacked nets")
     if 64 in eager:
         left.axhline(eager[64], color="0.5", linestyle="--", label="eager loop over one net")
     left.set(xscale="log", xlabel="members, width 64", ylabel="ms a model-step", ylim=(0, None))
@@ -56,4 +55,4 @@ def draw(rows: list[dict], path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    common.call(main)

@@ -7,22 +7,23 @@ The same runs in float64, float32, tf32 and bfloat16, a few seeds each. What cou
 precision agrees with float32 where the means over seeds differ by less than that.
 """
 
-import dataclasses
-import sys
+from contextlib import nullcontext
 
 import numpy as np
 import side_by_side as common
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from l2dyn import data
-from l2dyn.metrics import time_to_peak
-from l2dyn.runs.datasets import DATASETS
-from l2dyn.runs.horizons import EvaluationGrid
+from l2dyn.data import arrays
+from l2dyn.data.samples import samples
+from l2dyn.measures.peaks import time_to_peak
 from l2dyn.runs.plan import Task
-from l2dyn.runs.spec import DataSpec, FullyConnectedSpec, RunSpec
-from l2dyn.training.ensemble import Ensemble
+from l2dyn.specs.data_sets import DataSpec
+from l2dyn.specs.horizons import EvaluationGrid
+from l2dyn.specs.nets import FullyConnectedSpec
+from l2dyn.specs.run import RunSpec
 from l2dyn.training.precision import products_in
+from l2dyn.training.stacked import StackedTrainer
 
 PRECISIONS = ("float64", "float32", "tf32", "bfloat16")
 CASES = {
@@ -54,23 +55,18 @@ def trained(case: str, precision: str, options) -> list[dict]:
     """Each seed's t*, best accuracy, and loss and norm at the end."""
     lr, l2, steps = CASES[case]
     steps = min(steps, options.steps_cap or steps)
-    info = DATASETS["digits"]
-    where = DataSpec(name="digits", checksum=info.checksum, train=512, test=options.test)
-    model = FullyConnectedSpec(hidden_layers=3, width=options.width)
-    spec = RunSpec(model=model, data=where, lr=lr, l2=l2, precision=precision)
-    tasks = [
-        Task(dataclasses.replace(spec, init_seed=s), steps, (steps,), EvaluationGrid()) for s in range(options.seeds)
-    ]
-    samples = data.samples(where, data.load("digits", options.arrays))
-    found = []
-    emulated = precision == "tf32" and options.emulate
+    where = DataSpec(name="digits", train_samples=512, test_samples=options.test)
+    net = FullyConnectedSpec(hidden_layers=3, width=options.width)
+    run = {"net": net, "data": where, "lr": lr, "l2": l2, "precision": precision}
+    specs = [RunSpec(**run, init_seed=seed) for seed in range(options.seeds)]
+    tasks = [Task(spec, steps, (steps,), EvaluationGrid()) for spec in specs]
+    seen = samples(where, arrays.load("digits", options.arrays))
+    emulated = EmulatedTf32() if precision == "tf32" and options.emulate else nullcontext()
     with products_in(precision):
-        ensemble = Ensemble(tasks, samples, options.device)
-        if emulated:
-            with EmulatedTf32():
-                ended = list(ensemble.train())
-        else:
-            ended = list(ensemble.train())
+        trainer = StackedTrainer(tasks, seen, options.device)
+        with emulated:
+            ended = list(trainer.train())
+    found = []
     for run in ended:
         c = run.columns
         found.append(
@@ -93,7 +89,7 @@ def main() -> None:
     parser.add_argument("--steps-cap", type=int)
     parser.add_argument("--arrays", type=common.Path, help="prepared digits (default: below the results folder)")
     options = parser.parse_args()
-    common.prepare(options.device)
+    common.prepare(options)
     rows, runs = [], {}
     for case in CASES:
         reference = None
@@ -119,4 +115,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    common.call(main)

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -13,9 +14,12 @@ from pathlib import Path
 import torch
 
 import l2dyn
-from l2dyn.runs.files import git_revision, write_atomically
+from l2dyn.errors import UserError
+from l2dyn.files import explained_os_errors, git_revision, write_atomically
+from l2dyn.training.precision import products_in
 
 WINDOWS = 5  # timed windows; the best counts for a ceiling, the median for a rate
+LOAD_BEFORE = os.getloadavg()  # well above 0: others were at work, measure again
 
 
 def parser(about: str, minutes: str) -> argparse.ArgumentParser:
@@ -27,11 +31,26 @@ def parser(about: str, minutes: str) -> argparse.ArgumentParser:
     return made
 
 
-def prepare(device: str) -> None:
-    """One CPU thread; on a GPU, say if there is none."""
+def prepare(options: argparse.Namespace) -> None:
+    """One CPU thread; say now, not after the measurement, if there is no GPU or no place for the output."""
     torch.set_num_threads(1)
-    if device == "cuda" and not torch.cuda.is_available():
-        raise SystemExit("--device cuda: no GPU is visible here")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: no GPU is visible here")
+    if options.output:
+        options.output = options.output.resolve()
+        with explained_os_errors(options.output):
+            options.output.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(options.output.parent, os.W_OK):
+            raise UserError(f"--output {options.output}: its folder cannot be written")
+
+
+def call(main: Callable[[], None]) -> None:
+    """Run a script; what a user has to put right is one line and exit code 2."""
+    try:
+        main()
+    except UserError as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def synchronize(device: str) -> None:
@@ -55,8 +74,6 @@ def seconds_a_call(call: Callable[[], None], device: str, window_s: float) -> li
 
 def matmul_rate(device: str, precision: str, window_s: float) -> float:
     """FLOP/s of torch.mm of square matrices: `float32`, `tf32` or `bfloat16` products."""
-    from l2dyn.training.precision import products_in
-
     size = 8192 if device == "cuda" else 512
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
@@ -80,7 +97,7 @@ def machine(device: str) -> dict:
     versions = {"python": platform.python_version(), "torch": torch.__version__, "l2dyn": l2dyn.__version__}
     return {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "machine": {"cpu": model, "cores": os.cpu_count(), "load_average": os.getloadavg()}
+        "machine": {"cpu": model, "cores": os.cpu_count(), "load_average_before": LOAD_BEFORE}
         | ({"gpu": torch.cuda.get_device_name()} if device == "cuda" else {}),
         "versions": versions | {"git": git_revision()},
     }

@@ -8,7 +8,6 @@
   the same net in PyTorch's default layout. Mixup is off on both sides: torchvision has it for whole batches only.
 """
 
-import sys
 import time
 
 import numpy as np
@@ -17,30 +16,32 @@ import torch
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from l2dyn import data
+from l2dyn.data import arrays
+from l2dyn.data.samples import Samples, samples
 from l2dyn.nets.build import build_net
 from l2dyn.runs.cost import step_flops
-from l2dyn.runs.datasets import DATASETS, input_shape
-from l2dyn.runs.horizons import EvaluationGrid
 from l2dyn.runs.plan import Task
-from l2dyn.runs.spec import AugmentationSpec, DataSpec, RunSpec, WideResNetSpec
+from l2dyn.specs.data_sets import DATA_SETS, DataSpec
+from l2dyn.specs.horizons import EvaluationGrid
+from l2dyn.specs.nets import WideResNetSpec
+from l2dyn.specs.optimizers import SGDSpec
+from l2dyn.specs.run import AugmentationSpec, RunSpec
 from l2dyn.training.calibration import random_samples
 from l2dyn.training.precision import products_in
-from l2dyn.training.single_net import SingleNet
+from l2dyn.training.single import SingleTrainer
 
 LR, L2, MOMENTUM = 0.2, 5e-4, 0.9
 
 
 def make_task(options, seed: int) -> Task:
     """A run with the gpu scale's settings."""
-    info = DATASETS["cifar10"]
-    sizes = {"train": options.train, "test": options.test}
+    sizes = {"train_samples": options.train, "test_samples": options.test}
     spec = RunSpec(
-        model=WideResNetSpec(depth=options.depth, width=options.width, norm_group=min(128, options.batch)),
-        data=DataSpec(name="cifar10", checksum="random" if options.synthetic else info.checksum, **sizes),
+        net=WideResNetSpec(depth=options.depth, width=options.width, norm_group=min(128, options.batch)),
+        data=DataSpec(name="cifar10", checksum="random" if options.synthetic else "", **sizes),
         lr=LR,
         l2=L2,
-        momentum=MOMENTUM,
+        optimizer=SGDSpec(momentum=MOMENTUM),
         batch=options.batch,
         init_seed=seed,
         order_seed=seed,
@@ -49,13 +50,13 @@ def make_task(options, seed: int) -> Task:
         precision="bfloat16",
     )
     steps = options.epochs * spec.steps_per_epoch
-    return Task(spec, steps, (steps,), EvaluationGrid(every_epochs=options.epochs, train_samples=options.batch))
+    return Task(spec, steps, (steps,), EvaluationGrid(every_epochs=options.epochs, train_subset=options.batch))
 
 
-def make_samples(task: Task, options) -> data.Samples:
+def make_samples(task: Task, options) -> Samples:
     """Real CIFAR-10 from L2DYN_DATA, or random images of its shape."""
     spec = task.spec.data
-    return random_samples(spec) if options.synthetic else data.samples(spec, data.load(spec.name))
+    return random_samples(spec) if options.synthetic else samples(spec, arrays.load(spec.name))
 
 
 class Images(Dataset):
@@ -64,7 +65,7 @@ class Images(Dataset):
     def __init__(self, images: np.ndarray, labels: np.ndarray, train: bool):
         from torchvision import transforms
 
-        info = DATASETS["cifar10"]
+        info = DATA_SETS["cifar10"]
         change = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()] if train else []
         self._transform = transforms.Compose(
             [transforms.ToPILImage(), *change, transforms.ToTensor(), transforms.Normalize(info.mean, info.std)]
@@ -81,16 +82,16 @@ class Images(Dataset):
 class Baseline:
     """Plain PyTorch."""
 
-    def __init__(self, task: Task, samples: data.Samples, options):
+    def __init__(self, task: Task, seen: Samples, options):
         self.task, self.device = task, options.device
-        net = build_net(task.spec.model, input_shape("cifar10"), 10, task.spec.init_seed)
+        net = build_net(task.spec.net, task.spec.data.image_shape, 10, task.spec.init_seed)
         self.net = net.to(self.device, memory_format=torch.contiguous_format)
         self.optimizer = torch.optim.SGD(self.net.parameters(), LR, momentum=MOMENTUM, weight_decay=L2)
         how = {"batch_size": task.spec.batch, "num_workers": options.workers, "pin_memory": self.device == "cuda"}
         how |= {"persistent_workers": options.workers > 0, "drop_last": True}
         torch.manual_seed(task.spec.order_seed)
-        self.train_loader = DataLoader(Images(samples.train_images, samples.train_labels, True), shuffle=True, **how)
-        self.test_loader = DataLoader(Images(samples.test_images, samples.test_labels, False), **how)
+        self.train_loader = DataLoader(Images(seen.train_images, seen.train_labels, True), shuffle=True, **how)
+        self.test_loader = DataLoader(Images(seen.test_images, seen.test_labels, False), **how)
 
     def epoch(self) -> int:
         """Train for an epoch; the images seen."""
@@ -118,21 +119,21 @@ class Baseline:
 def rates(options) -> tuple[list[dict], dict]:
     """Images a second of both, whole epochs of the baseline and stretches of as many steps of ours."""
     task = make_task(options, 0)
-    samples = make_samples(task, options)
+    seen = make_samples(task, options)
     batch, per_epoch = task.spec.batch, task.spec.steps_per_epoch
     with products_in("bfloat16"):
-        net = SingleNet([task], samples, options.device)
+        trainer = SingleTrainer([task], seen, options.device)
         started = time.perf_counter()
-        net.advance(1)
+        trainer.advance(1)
         common.synchronize(options.device)
         first_s = time.perf_counter() - started
         ours = [
             batch * per_epoch / s
-            for s in common.seconds_a_call(lambda: net.advance(per_epoch), options.device, options.window)
+            for s in common.seconds_a_call(lambda: trainer.advance(per_epoch), options.device, options.window)
         ]
-        evaluation_s = common.seconds_a_call(net.measure, options.device, 0.0)
+        evaluation_s = common.seconds_a_call(trainer.measure, options.device, 0.0)
     with products_in("tf32"):
-        baseline = Baseline(task, samples, options)
+        baseline = Baseline(task, seen, options)
         baseline.epoch()
         plain = []
         for _ in range(2):
@@ -160,15 +161,15 @@ def rates(options) -> tuple[list[dict], dict]:
 def accuracy(options) -> tuple[list[dict], dict]:
     """Test accuracy after the given epochs of one side and seed, and the time of its training."""
     task = make_task(options, options.seed)
-    samples = make_samples(task, options)
+    seen = make_samples(task, options)
     started = time.perf_counter()
     if options.accuracy == "ours":
         with products_in("bfloat16"):
-            (finished,) = SingleNet([task], samples, options.device).train()
+            (finished,) = SingleTrainer([task], seen, options.device).train()
         found = float(finished.columns["test_accuracy"][-1])
     else:
         with products_in("tf32"):
-            baseline = Baseline(task, samples, options)
+            baseline = Baseline(task, seen, options)
             for _ in range(options.epochs):
                 baseline.epoch()
             found = baseline.accuracy()
@@ -198,10 +199,10 @@ def main() -> None:
     what.add_argument("--rates", action="store_true")
     what.add_argument("--accuracy", choices=["ours", "baseline"])
     options = parser.parse_args()
-    common.prepare(options.device)
+    common.prepare(options)
     rows, more = rates(options) if options.rates else accuracy(options)
     common.finish("wrn_train", options, rows, **more)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    common.call(main)

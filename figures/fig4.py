@@ -38,7 +38,9 @@ figure, (ax_peak, ax_l2) = style.panels(2, height=2.2)
 for row in peaked[peaked["status"].isin(["finished", "short"]) & (peaked["l2"] > 0)].itertuples():
     columns = notebook.record(row)
     ax_peak.plot(row.l2 * columns["epoch"], columns["test_accuracy"], color=style.BLUE, linewidth=0.7, alpha=0.7)
-    notebook.plot("a", f"l2={row.l2:g} seed={row.seed}", row.l2 * columns["epoch"], columns["test_accuracy"], row.run_id)
+    notebook.plot(
+        "a", f"l2={row.l2:g} seed={row.seed}", row.l2 * columns["epoch"], columns["test_accuracy"], row.run_id
+    )
 end = (peaked["l2"] * peaked["horizon_epochs"]).max()
 for one in (selection.evidence or {}).get("coefficients", []):
     marks = (("argmax", "argmax", style.ORANGE, "-"), ("within", "0.5pp", style.NEUTRAL, "--"))

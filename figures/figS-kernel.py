@@ -47,12 +47,16 @@ for name, experiment in experiments.items():
         ax_kernel.plot(t, norm, label=label, **look)
         ax_loss.plot(t[1:], columns["train_loss"][1:], **look)
         notebook.plot("a", f"width={experiment.net.width} seed={row.seed}", t, norm, row.run_id)
-        notebook.plot("b", f"width={experiment.net.width} seed={row.seed}", t[1:], columns["train_loss"][1:], row.run_id)
+        notebook.plot(
+            "b", f"width={experiment.net.width} seed={row.seed}", t[1:], columns["train_loss"][1:], row.run_id
+        )
         for low, high in ((0, 0.5), (0.5, 1), (1, 2)):
             inside = (t * row.l2 >= low) & (t * row.l2 <= high * (1 + 1e-9))
             if inside.sum() > 2:
                 slope = np.polyfit(t[inside], np.log(norm[inside]), 1)[0] / (-2 * row.l2)
-                what = f"slope of log ‖Θ‖ over −2λ, width {experiment.net.width}, λt {low:g} to {high:g}, seed {row.seed}"
+                what = (
+                    f"slope of log ‖Θ‖ over −2λ, width {experiment.net.width}, λt {low:g} to {high:g}, seed {row.seed}"
+                )
                 notebook.number("a", what, slope, run_ids=row.run_id)
         label = None
 
@@ -78,8 +82,7 @@ ax_kernel.legend()
 ax_loss.legend(loc="upper left")
 
 # %%
-note = (
-    f"{experiment.data.train_samples} samples, even/odd labels, λ = {l2:g}; the kernel on {experiment.kernel_samples} of them"
-)
+samples, measured = experiment.data.train_samples, experiment.kernel_samples
+note = f"{samples} samples, even/odd labels, λ = {l2:g}; the kernel on {measured} of them"
 style.small_print(figure, notebook.small_print(*summaries, note=note))
 notebook.finish(figure)

@@ -58,9 +58,9 @@ ax_constant.legend(loc="upper left", ncols=2, columnspacing=1.0)
 
 # %%
 section = notebook.config.theory.spectrum
-samples = notebook.config.experiments[section.experiment].data
+samples = notebook.config.experiments[section.experiment].data.train_samples
 note = (
-    f"k = {section.k:g}, mean over samples; power laws from γ = {section.smallest:g} to 1; kernel: {samples.train_samples} "
+    f"k = {section.k:g}, mean over samples; power laws from γ = {section.smallest:g} to 1; kernel: {samples} "
     f"samples, even/odd labels, dotted: its smallest eigenvalue; band: -1 ± 0.1"
     + (f", where the kernel is for λ from {window[0]:.2g} to {window[1]:.2g}" if window else "")
 )

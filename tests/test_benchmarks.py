@@ -1,8 +1,8 @@
 """Every benchmark at its smallest: that it runs and writes what it says. How fast anything is, is nobody's test."""
 
+import importlib
 import json
 import math
-import os
 import subprocess
 import sys
 
@@ -10,41 +10,54 @@ import pytest
 from checkout import ROOT
 
 HERE = ROOT / "benchmarks"
-TINY_FC = "--width 8 --samples 32 --members 2"
+TINY_FC = "--width 8 --samples 32 --members 2 --window 0.001"
 CASES = {  # name: options, and what each row must hold
-    "fc_steps": (f"{TINY_FC} --window 0.01", {"precision", "ratio", "fraction"}),
+    "fc_steps": (TINY_FC, {"steps", "products", "model-steps/s", "gain over plain"}),
     "wrn_train": (
-        "--rates --synthetic --depth 10 --width 1 --batch 8 --train 16 --test 8 --workers 0 --window 0.01",
+        "--rates --synthetic --depth 10 --width 1 --batch 8 --train 16 --test 8 --workers 0 --window 0.001",
         {"ours, img/s", "baseline, img/s", "ratio", "fraction"},
     ),
-    "cnn_train": ("--rates --channels 4 --batch 8 --train 16 --workers 0 --window 0.01", {"batch norm", "ratio"}),
+    "cnn_train": ("--rates --channels 4 --batch 8 --train 16 --workers 0 --window 0.001", {"batch norm", "ratio"}),
     "fig5c_convergence": (
         "--scale smoke --widths 8 16 --seeds 2 --halve 8",
         {"width", "smallest loss", "seeds", "from theory, %"},
     ),
-    "growth": ("--members 1 2 --widths 8 64 --samples 16 --window 0.01", {"width", "members"}),
+    "growth": ("--members 1 2 --widths 8 64 --samples 16 --window 0.001", {"width", "members"}),
     "precision": (
         "--emulate --width 8 --seeds 1 --test 50 --steps-cap 20",
         {"case", "products", "t*", "best accuracy", "norm, largest gap to float64"},
+    ),
+    "fc_sweep": (
+        "--scale smoke --runs 2 --steps-cap 20 --window 0.001 --repeats 1",
+        {"quantity", "ours", "baseline", "gain"},
     ),
 }
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """Run a benchmark in a folder of its own, with prepared digits; the JSON file it writes."""
-    folder = tmp_path_factory.mktemp("benchmarks")
-    environment = os.environ | {"L2DYN_RESULTS": str(folder), "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    how = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True}
-    subprocess.run([sys.executable, "-m", "l2dyn", "data", "digits"], check=True, **how)
+def results(tmp_path_factory):
+    """A results folder for all of them, so that the digits are prepared once."""
+    return tmp_path_factory.mktemp("benchmarks")
 
-    def run(name: str, options: str, code: int = 0):
-        output = folder / f"{name}.json"
-        command = [sys.executable, str(HERE / f"{name}.py"), *options.split()]
-        command += [] if name == "gpu" else ["--output", str(output)]
-        done = subprocess.run(command, check=False, **how)
-        assert done.returncode == code, done.stderr[-3000:]
-        return (json.loads(output.read_text()) if output.exists() else None), done.stdout
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """Import a benchmark the way Python sees it as a script: with its own folder on the path."""
+    monkeypatch.syspath_prepend(str(HERE))
+    return importlib.import_module
+
+
+@pytest.fixture
+def run(benchmark, results, tmp_path, monkeypatch, capsys):
+    """Run a benchmark's main in this process; what its JSON file holds, and what it printed."""
+    monkeypatch.setenv("L2DYN_RESULTS", str(results))
+    monkeypatch.chdir(ROOT)
+
+    def run(name: str, options: str):
+        output = tmp_path / f"{name}.json"
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *options.split(), "--output", str(output)])
+        benchmark(name).main()
+        return json.loads(output.read_text()), capsys.readouterr().out
 
     return run
 
@@ -60,7 +73,72 @@ def test_a_benchmark_runs_and_writes_what_it_says(run, name):
     for row in written["rows"]:
         assert keys <= set(row)
         assert all(math.isfinite(value) for value in row.values() if isinstance(value, float))
-    assert next(iter(keys)) in printed
+    assert keys <= {name.strip() for name in written["rows"][0] if name in printed}
+
+
+def test_fc_steps_has_a_row_for_each_fast_path_and_baseline(run):
+    written, _ = run("fc_steps", f"{TINY_FC} --precisions float32 bfloat16")
+    ours = ["plain", "written out", "+ span", "+ blocks", "all"]
+    names = [(row["steps"], row["products"]) for row in written["rows"]]
+    of_precisions = [(name, precision) for precision in ("float32", "bfloat16") for name in ours]
+    assert names == [*of_precisions, ("torch.func.vmap", "float32"), ("eager loop", "float32")]
+    gains = [row["gain over plain"] for row in written["rows"] if row["steps"] == "plain"]
+    assert gains == pytest.approx([1.0, 1.0])
+
+
+def test_fc_steps_ways_are_those_of_the_trainer(benchmark):
+    """Each row is computed as its name says: with a span and in blocks or not."""
+    fc_steps = benchmark("fc_steps")
+    tasks = [fc_steps.task(256, 32, seed, "float32") for seed in range(20)]
+    found = {}
+    for name, steps in fc_steps.ways("cpu").items():
+        steps = steps()
+        trainer = fc_steps.StackedTrainer(tasks, fc_steps.random_samples(tasks[0].spec.data), "cpu", steps)
+        blocks = len(steps._blocks()) if name != "plain" else 1
+        found[name] = (trainer.stack.net.span is not None, blocks > 1)
+    assert found == {
+        "plain": (False, False),
+        "written out": (False, False),
+        "+ span": (True, False),
+        "+ blocks": (False, True),
+        "all": (True, True),
+    }
+
+
+def test_fc_sweep_trains_the_same_runs_on_both_sides(run):
+    """Same weights, same steps: the losses agree to rounding, and every number of the table has its parts in the file."""
+    written, printed = run("fc_sweep", "--scale smoke --runs 2 --steps-cap 20 --window 0.001 --repeats 2 --slices 1")
+    experiment = written["experiment"]
+    assert (experiment["runs"], experiment["model_steps"], experiment["whole_grid"]) == (2, 40, False)
+    for row in written["runs"]:
+        assert row["loss to step 10, rel."] < 1e-3
+        assert 0 < row["best accuracy, ours"] <= 1
+        assert abs(row["difference"]) < 0.05
+    assert [list(repeat) for repeat in written["repeats"]] == [["ours", "baseline"], ["baseline", "ours"]]
+    wall, _, loops, *_ = written["rows"]
+    for side, processes in (("ours", 1), ("baseline", 2)):
+        times = [repeat[side] for repeat in written["repeats"]]
+        assert wall[side] == pytest.approx(sum(time["wall_s"] for time in times) / 2)
+        assert all(len(time["processes"]) == processes for time in times)
+        assert 0 < loops[side] < sum(p["wall_s"] for p in times[0]["processes"] + times[1]["processes"])
+    assert written["matmul"]["best_gflops"] >= written["matmul"]["net_gflops"] > 0
+    assert "wall time, s" in printed
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("--experiment none", "known there: fig1a-fixed"),
+        ("--experiment fig3-plain", "net.kind is convnet"),
+        ("--experiment fig1b-predicted", "measured on other runs"),
+        ("--runs 4", "at most 3"),
+    ],
+)
+def test_fc_sweep_says_what_it_cannot_compare(run, options, reason):
+    from l2dyn.errors import UserError
+
+    with pytest.raises(UserError, match=reason):
+        run("fc_sweep", f"--scale smoke {options}")
 
 
 @pytest.mark.parametrize("side", ["ours", "baseline"])
@@ -73,20 +151,20 @@ def test_wrn_accuracy_of_either_side(run, side):
 
 
 def test_cnn_train_compares_whole_commands(run):
-    written, _ = run("cnn_train", "--scale smoke --experiments fig3-norm --runs 1")
+    written, _ = run("cnn_train", "--scale smoke --experiments fig3-norm --runs 1 --steps-cap 6")
     (row,) = written["rows"]
     assert row["runs"] == 1
+    assert written["fig3-norm"]["model_steps"] == 6
     assert min(row["ours, s"], row["baseline, s"], row["baseline in loops, s"]) > 0
+    assert min(row["mean best accuracy, ours"], row["baseline"]) > 0
 
 
-def test_emulated_tf32_is_the_nearest_with_ten_bits(monkeypatch):
+def test_emulated_tf32_is_the_nearest_with_ten_bits(benchmark):
     """Against NumPy's rounding of the mantissa to 11 significant bits."""
     import numpy as np
     import torch
 
-    monkeypatch.syspath_prepend(str(HERE))
-    import precision
-
+    precision = benchmark("precision")
     values = torch.randn(1000, generator=torch.Generator().manual_seed(0)) * torch.logspace(-20, 20, 1000)
     mantissa, exponent = np.frexp(values.double().numpy())
     expected = np.ldexp(np.rint(mantissa * 2**11), exponent - 11)
@@ -99,15 +177,48 @@ def test_emulated_tf32_is_the_nearest_with_ten_bits(monkeypatch):
     assert not torch.equal(product, torch.bmm(left, right))
 
 
-def test_gpu_lists_what_is_not_measured_and_goes_on_later(run, tmp_path):
+def test_gpu_lists_what_is_not_measured_and_goes_on_later(tmp_path):
     (tmp_path / "fc-512.json").write_text("{}")
-    _, printed = run("gpu", f"--output-folder {tmp_path} --list")
-    assert "fc-512: measured" in printed
-    assert "wrn-rates: not measured" in printed
-    _, printed = run("gpu", f"--output-folder {tmp_path} --only fc-512 fc-2048 --time-limit 1s", code=75)
-    assert "call again" in printed
+    gpu = [sys.executable, str(HERE / "gpu.py"), "--output-folder", str(tmp_path)]
+    listed = subprocess.run([*gpu, "--list"], check=True, capture_output=True, text=True, cwd=ROOT)
+    assert "fc-512: measured" in listed.stdout
+    assert "wrn-rates: not measured" in listed.stdout
+    stopped = subprocess.run(
+        [*gpu, "--only", "fc-512", "fc-2048", "--time-limit", "1s"],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert stopped.returncode == 75
+    assert "call again" in stopped.stdout
+
+
+@pytest.mark.parametrize("name", ["fc_steps", "fc_sweep", "wrn_train", "cnn_train", "precision"])
+def test_what_gpu_calls_is_understood(benchmark, monkeypatch, name):
+    """Every part's options, up to the missing GPU."""
+    import torch
+
+    from l2dyn.errors import UserError
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    parts = [words.split() for _, words in benchmark("gpu").PARTS.values() if words.startswith(f"{name}.py")]
+    assert bool(parts) == (name != "fc_sweep")
+    for script, *options in parts:
+        monkeypatch.setattr(sys, "argv", [script, *options])
+        with pytest.raises(UserError, match="no GPU"):
+            benchmark(name).main()
+
+
+@pytest.mark.slow
+def test_dag_measures_the_workflow(run):
+    written, _ = run("dag", "--scale smoke --targets figures/fig5.pdf --repeats 1")
+    (row,) = written["rows"]
+    assert 0 < row["in training, s"] < row["training jobs, s"] < row["cores x wall, s"]
+    assert all(seconds > 0 for name, seconds in row.items() if name.endswith(", s"))
+    assert {name.split("-")[1] for name, _ in written["jobs"]} == {"fig5c"}
 
 
 @pytest.mark.skipif("not __import__('torch').cuda.is_available()", reason="no GPU")
 def test_gpu_steps_on_a_gpu(run):
-    run("fc_steps", f"--device cuda {TINY_FC} --window 0.01")
+    run("fc_steps", f"--device cuda {TINY_FC} --precisions float32 tf32 bfloat16")

@@ -21,7 +21,7 @@ def __getattr__(name: str):
     if name not in _EXPORTS:
         raise AttributeError(f"module 'l2dyn' has no attribute {name!r}")
     module = importlib.import_module(_EXPORTS[name])
-    return module if _EXPORTS[name].endswith(f".{name}") else getattr(module, name)
+    return module if name == "theory" else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -25,7 +25,7 @@ rule figure:
         "{wildcards.figure}: drawing"
     shell:
         '"$L2DYN_PYTHON" "$L2DYN_ROOT/figures/{wildcards.figure}.py" --scale {params.scale}'
-        " --pdf {output.pdf:q} --png {output.png:q} --csv {output.csv:q} --log {log:q} --runs {input.runs:q}"
+        " --pdf {output.pdf:q} --png {output.png:q} --csv {output.csv:q} --log {log:q} --inputs {input:q}"
 
 
 rule publish:

@@ -49,7 +49,9 @@ def _import(arguments: argparse.Namespace) -> int:
 def _ship(arguments: argparse.Namespace) -> int:
     plan = plan_of(arguments)
     names = [arguments.experiment]
-    records = _finished(plan, Finished(Cache(), Shelf(reuse=False), earlier_bundles(plan.name, arguments.experiment)), names)
+    records = _finished(
+        plan, Finished(Cache(), Shelf(reuse=False), earlier_bundles(plan.name, arguments.experiment)), names
+    )
     folder = shipped_folder() / "runs"
     path = folder / f"{plan.name}-{arguments.experiment}.parquet"
     write_records(path, records)

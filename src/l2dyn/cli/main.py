@@ -1,4 +1,7 @@
-"""`l2dyn COMMAND`. Exit codes: 0 done, 75 stopped with a checkpoint (call again to go on), 2 bad input, 1 anything else."""
+"""`l2dyn COMMAND`.
+
+Exit codes: 0 done, 75 stopped with a checkpoint (call again to go on), 2 bad input, 1 anything else.
+"""
 
 import argparse
 import errno

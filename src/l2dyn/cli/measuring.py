@@ -18,7 +18,9 @@ def add_to(commands: Commands) -> None:
     """Add the commands of this group."""
     predict = commands.add("predict", _predict, "measure c = λ·t* or a tuned λ on finished runs, and λ for budgets")
     predict.add_argument("--experiment", required=True, help="one with l2: {predicted_from: …}, or one to measure c on")
-    predict.add_argument("--budget", type=float, action="append", metavar="EPOCHS", help="predict λ for it (repeatable)")
+    predict.add_argument(
+        "--budget", type=float, action="append", metavar="EPOCHS", help="predict λ for it (repeatable)"
+    )
     predict.add_argument("--first-decay", type=float, metavar="EPOCHS", help="when the learning rate first decays")
     predict.add_argument("--output", type=Path, help="l2.json (default: results/SCALE/EXPERIMENT/l2.json)")
     add_bundles(predict, "bundles to measure on (default: whatever is finished)")

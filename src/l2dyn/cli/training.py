@@ -26,7 +26,9 @@ log = logging.getLogger("l2dyn")
 
 def add_to(commands: Commands) -> None:
     """Add the commands of this group."""
-    train = commands.add("train", _train, "train a slice of an experiment's runs; what is finished is not trained again")
+    train = commands.add(
+        "train", _train, "train a slice of an experiment's runs; what is finished is not trained again"
+    )
     train.add_argument("--experiment", required=True, help="a key of experiments: in the scale's file")
     train.add_argument("--slice", type=slice_of, default=(1, 1), metavar="I/N", help="slice I of N (default: 1/1)")
     train.add_argument("--owned", action="store_true", help="leave out runs that an earlier experiment lists")

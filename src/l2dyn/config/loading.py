@@ -1,4 +1,4 @@
-"""From YAML files, `--config` and the environment to a validated scale; every error names the file, the key, the value."""
+"""From YAML files, `--config` and the environment to a validated scale; an error names file, key and value."""
 
 import os
 from pathlib import Path

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from l2dyn.config.experiment import ExperimentConfig, Name
 from l2dyn.config.theory import CURVES, TheoryConfig
@@ -25,7 +25,7 @@ class ScaleConfig(Spec):
     """
 
     about: str
-    templates: dict[str, Any] = {}
+    templates: dict[str, Any] = Field(default_factory=dict)
     device: Literal["cpu", "cuda", "auto"] = "auto"
     threads: Count = 1
     runtime_minutes: Count = 60

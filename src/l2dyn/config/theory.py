@@ -75,7 +75,8 @@ class SpectrumConfig(CurveConfig):
 class LinearConfig(CurveConfig):
     """Figure S-linear: deep linear nets of finite width on one sample, target 1, up to t = t_l2/λ.
 
-    phase_widths: of the phase diagram, n against (y/λ)². drawn_widths: of 3-layer nets, whose every weight is integrated.
+    phase_widths: of the phase diagram, n against (y/λ)². drawn_widths: of 3-layer nets, all
+    of whose weights are integrated.
     """
 
     table: ClassVar[str] = "l2dyn.tables.theory_curves:linear_table"

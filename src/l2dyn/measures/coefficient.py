@@ -72,8 +72,8 @@ def coefficient(
     neighbouring evaluations; where the peak is the first or the last of them the missing neighbour lies as far off as
     the other one, but not before t = 0, and a lone evaluation says nothing (0 to infinity). Over a peak that rises
     steeply and falls slowly the running mean moves c_argmax late, so evaluate often: the window should span a small
-    part of the time to the peak. `censored` is as measures.peaks.peak has it, with the last evaluation as the horizon. None
-    where the run has no t*, because it never beats `chance` by 10 points.
+    part of the time to the peak. `censored` is as l2dyn.measures.peaks has it, the last evaluation being the horizon.
+    None where the run has no t*, because it never beats `chance` by 10 points.
 
     Raises ValueError for a curve that is empty, mismatched or not finite, times that do not increase or are negative,
     l2, lr or steps_per_epoch that are not positive and finite, a momentum outside [0, 1), a negative tolerance, or a

@@ -11,8 +11,8 @@ def tuned_at_budgets(grid: pd.DataFrame) -> pd.DataFrame:
     """One row a budget (index, epochs): the best λ of the grid and its accuracy, seeds averaged, with their range.
 
     grid: summary rows, one for every run and budget; λ = 0 and runs that diverged or are too short are left out.
-    l2_low, l2_high, l2_centre and at_edge describe the λ within 0.1 % of the best, see measures.best_l2.tuned_l2. Raises
-    ValueError for several learning rates: which λ is best depends on it.
+    l2_low, l2_high, l2_centre and at_edge describe the λ within 0.1 % of the best, see measures.best_l2.tuned_l2.
+    Raises ValueError for several learning rates: which λ is best depends on it.
     """
     rows = {}
     for budget, runs in _usable(grid).groupby("horizon_epochs"):

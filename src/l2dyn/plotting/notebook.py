@@ -26,7 +26,15 @@ from l2dyn.specs.data_sets import DATA_SETS
 from l2dyn.specs.run import NUMERICS_VERSION
 from l2dyn.tables.csv_files import write_csv
 
-COLUMNS = ("kind", "panel", "series", "x", "y", "low", "high")  # of a figure's CSV, then what a series adds, and run_ids
+COLUMNS = (
+    "kind",
+    "panel",
+    "series",
+    "x",
+    "y",
+    "low",
+    "high",
+)  # of a figure's CSV, then what a series adds, and run_ids
 
 
 @dataclass
@@ -62,13 +70,12 @@ class FigureNotebook:
         for kind in ("pdf", "png", "csv"):
             parser.add_argument(f"--{kind}", type=Path, required=True, help="output")
         parser.add_argument("--log", type=Path, help="log file")
-        parser.add_argument("--runs", nargs="*", type=Path, default=[], metavar="FILE", help="bundles")
+        parser.add_argument("--inputs", nargs="*", type=Path, default=[], metavar="FILE", help="bundles among them")
         options = parser.parse_args(arguments)
         _report_errors(options.log)
         outputs = {kind: getattr(options, kind) for kind in ("pdf", "png", "csv")}
-        return cls(
-            name, options.scale, load_scale(options.scale), options.csv.parent, Bundles(options.runs), outputs
-        )
+        runs = Bundles(path for path in options.inputs if path.suffix == ".parquet")
+        return cls(name, options.scale, load_scale(options.scale), options.csv.parent, runs, outputs)
 
     def summary(self, experiment: str) -> pd.DataFrame:
         """The experiment's summary. Raises UserError when it has not been made."""

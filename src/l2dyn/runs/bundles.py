@@ -79,7 +79,7 @@ class Finished:
         return header is not None and header.serves(steps)
 
     def load(self, run_id: str, steps: int = 0) -> Record | None:
-        """The verified record that serves most; None where none serves `steps`. Raises DamagedRecord for the shelf's."""
+        """The verified record that serves most, None where none serves `steps`. Raises DamagedRecord for the shelf."""
         found = [self.cache.load(run_id), self.shelf.load(run_id)]
         if not any(record is not None and record.serves(max(steps, 1)) for record in found):
             for path in (path for path, headers in self._in_bundles().items() if run_id in headers):

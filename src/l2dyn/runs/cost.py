@@ -47,6 +47,7 @@ def kind(task: Task) -> str:
         "image": spec.data.image_shape,
         "samples": spec.samples_a_step,
         "full batch": spec.batch == 0,
+        "stacks": spec.stacks,
         "loss": spec.loss,
         "optimizer": spec.optimizer.kind,
         "momentum": spec.momentum > 0,

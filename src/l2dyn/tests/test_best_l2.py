@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from l2dyn.measures.best_l2 import decades_apart, predict_l2, round_l2, tuned_l2
@@ -21,6 +21,7 @@ def test_the_numbers_of_the_paper():
     assert predict_l2(0.0066, 200, first_decay=200) == predict_l2(0.0066, 200) == 0.0066 / 200
 
 
+@settings(max_examples=40)
 @given(value=st.floats(1e-300, 1e300), digits=st.integers(1, 6))
 def test_round_l2_has_the_digits_asked_for_and_is_the_nearest(value, digits):
     rounded = round_l2(value, digits)
@@ -56,6 +57,7 @@ def test_the_first_decay_lies_within_the_budget_and_digits_are_positive():
             round_l2(0.1, digits)
 
 
+@settings(max_examples=40)
 @given(a=st.floats(1e-9, 1e9), b=st.floats(1e-9, 1e9))
 def test_decades_apart_is_a_distance_that_scales_away(a, b):
     assert decades_apart(a, a) == 0
@@ -82,6 +84,7 @@ def split(rows):
     return [l2 for l2, _ in rows], [float(a) for _, a in rows]
 
 
+@settings(max_examples=40)
 @given(rows=grids(), within=st.sampled_from([Fraction(1, 1000), Fraction(0), Fraction(1, 10)]))
 def test_tuned_l2_against_brute_force(rows, within):
     means = {}
@@ -103,6 +106,7 @@ def test_tuned_l2_against_brute_force(rows, within):
     assert tuned.at_edge == (min(means) in near or max(means) in near)
 
 
+@settings(max_examples=40)
 @given(rows=grids(), shift=st.integers(-100, 100), factor=st.integers(-8, 8), data=st.data())
 def test_what_does_not_change_the_tuned_l2(rows, shift, factor, data):
     l2, accuracy = split(rows)

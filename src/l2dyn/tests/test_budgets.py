@@ -7,13 +7,16 @@ import pandas as pd
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from l2dyn.prediction import tuned_l2
-from l2dyn.runs.config import ScaleConfig
-from l2dyn.runs.derived_l2 import DerivedL2
-from l2dyn.summary import summarize, write_summary
 
+from l2dyn.config.scale import ScaleConfig
+from l2dyn.measures.best_l2 import tuned_l2
 from l2dyn.plotting.budgets import by_budget, predicted_at_budgets, tuned_at_budgets
+from l2dyn.runs.bundles import Bundles
+from l2dyn.runs.l2_selection import L2Selection
 from l2dyn.runs.plan import Plan
+from l2dyn.runs.records import write_records
+from l2dyn.tables.l2_selection import select_l2
+from l2dyn.tables.summary import summarize, write_summary
 
 SPREAD = ["l2_low", "l2_high", "l2_centre", "at_edge"]
 
@@ -87,15 +90,12 @@ UNUSABLE = [
 ]
 
 
-@pytest.mark.parametrize("good", [GRID, rows((8, 0.04, 0, 0.5))], ids=["grid", "one run"])
 @pytest.mark.parametrize("function", [tuned_at_budgets, predicted_at_budgets])
-@pytest.mark.parametrize("after", [False, True])
-def test_what_is_left_out(good, function, after):
+def test_what_is_left_out(function):
     """λ = 0, what diverged, is too short or missing; a budget with nothing else has no row."""
-    parts = [rows(*UNUSABLE), good]
-    mixed = pd.concat(parts[::-1] if after else parts, ignore_index=True)
-    assert len(function(good))
-    pd.testing.assert_frame_equal(function(mixed), function(good))
+    for good in (GRID, rows((8, 0.04, 0, 0.5))):
+        for parts in ([rows(*UNUSABLE), good], [good, rows(*UNUSABLE)]):
+            pd.testing.assert_frame_equal(function(pd.concat(parts, ignore_index=True)), function(good))
 
 
 @given(
@@ -107,7 +107,7 @@ def test_what_is_left_out(good, function, after):
     ),
     data=st.data(),
 )
-@settings(max_examples=40)
+@settings(max_examples=20)
 @example(table={(2.0, 0.01, 0): (3, "diverged")}, data=None)
 def test_tuned_against_brute_force(table, data):
     listed = [(*key, value / 32, status) for key, (value, status) in table.items()]
@@ -190,8 +190,8 @@ def test_nothing_to_plot_is_an_empty_table(grid, predicted):
 
 SETUP = {
     "shows": "x",
-    "model": {"kind": "fc", "hidden_layers": 1, "width": 4},
-    "data": {"name": "digits", "train": 64, "test": 100},
+    "net": {"kind": "fc", "hidden_layers": 1, "width": 4},
+    "data": {"name": "digits", "train_samples": 64, "test_samples": 100},
     "lr": [0.1],
     "horizon": {"budgets": [8, 32, 16]},
 }
@@ -208,12 +208,13 @@ SCALE = {
 
 
 @pytest.fixture
-def read(store, tmp_path):
-    """An experiment's summary as a figure reads it: written by summarize, read from the file."""
+def read(tmp_path):
+    """An experiment's summary as a figure reads it: from a bundle to the written file."""
 
-    def read(plan, experiment):
-        path = tmp_path / f"{experiment}.csv"
-        write_summary(path, summarize(plan, experiment, store))
+    def read(plan, experiment, records=()):
+        bundle, path = tmp_path / "runs.parquet", tmp_path / f"{experiment}.csv"
+        write_records(bundle, records)
+        write_summary(path, summarize(plan, experiment, Bundles([bundle])))
         return pd.read_csv(path, dtype={"run_id": str, "censored": str, "capped": str})
 
     return read
@@ -226,23 +227,23 @@ def accuracies(task) -> np.ndarray:
     return height - 0.02 * np.abs(t - 0.4 / max(task.spec.l2, 1e-3))
 
 
-def test_from_records(store, make_record, read):
+def test_from_records(make_record, read):
     """Rows per budget, through the CSV; and the tuned λ of figure 1c is that of figure 1b."""
-    from l2dyn.derivation import derive
-
     config = ScaleConfig.model_validate(SCALE)
-    plan = Plan("tiny", config)
-    for name in ("peaked", "grid"):
-        for task in plan.tasks(name):
-            store.save(make_record(task.spec, steps=task.steps, test_accuracy=accuracies(task)))
-    derived = {name: derive(plan, name, store) for name in ("predicted", "tuned")}
-    assert derived["predicted"].values == {(0.1, 8): 0.05, (0.1, 16): 0.025, (0.1, 32): 0.013}  # c = 0.04·10
-    plan = Plan("tiny", config, derived)
-    for task in plan.tasks("predicted"):
-        store.save(make_record(task.spec, steps=task.steps, test_accuracy=accuracies(task)))
-    tuned = tuned_at_budgets(read(plan, "grid"))
+    plan, records = Plan("tiny", config), {}
+
+    def train(plan, *names):
+        for task in (task for name in names for task in plan.tasks(name)):
+            records[task.run_id] = make_record(task.spec, steps=task.steps, test_accuracy=accuracies(task))
+
+    train(plan, "peaked", "grid")
+    selections = {name: select_l2(plan, name, records) for name in ("predicted", "tuned")}
+    assert selections["predicted"].values == {(0.1, 8): 0.05, (0.1, 16): 0.025, (0.1, 32): 0.013}  # c = 0.04·10
+    plan = Plan("tiny", config, selections)
+    train(plan, "predicted")
+    tuned = tuned_at_budgets(read(plan, "grid", records.values()))
     assert tuned.index.tolist() == [8, 16, 32]
-    assert {(0.1, budget): l2 for budget, l2 in tuned["l2"].items()} == derived["tuned"].values
+    assert {(0.1, budget): l2 for budget, l2 in tuned["l2"].items()} == selections["tuned"].values
     for budget, row in tuned.iterrows():
         runs = [t for t in plan.tasks("grid") if t.spec.l2 > 0]
         best = {t.run_id: max(accuracies(t)[: int(budget) + 1]) for t in runs}
@@ -250,28 +251,24 @@ def test_from_records(store, make_record, read):
         kept = [best[t.run_id] for t in runs if t.spec.l2 == row["l2"]]
         assert (row["low"], row["high"]) == (min(kept), max(kept))
         assert row["run_ids"].split() == [t.run_id for t in runs if t.spec.l2 == row["l2"]]
-    predicted = predicted_at_budgets(read(plan, "predicted"))
+    predicted = predicted_at_budgets(read(plan, "predicted", records.values()))
     assert predicted["l2"].to_dict() == {8: 0.05, 16: 0.025, 32: 0.013}
     assert len(by_budget(tuned, predicted)) == 3
 
 
-@pytest.mark.parametrize("derived", [{}, {"predicted": DerivedL2({}, "no peak")}], ids=["pending", "unresolved"])
-def test_an_l2_that_is_not_known(read, derived):
+@pytest.mark.parametrize("selections", [{}, {"predicted": L2Selection({}, "no peak")}], ids=["pending", "unresolved"])
+def test_an_l2_that_is_not_known(read, selections):
     """One missing row in the file, and nothing to plot."""
-    plan = Plan("tiny", ScaleConfig.model_validate(SCALE), derived)
+    plan = Plan("tiny", ScaleConfig.model_validate(SCALE), selections)
     table = read(plan, "predicted")
     assert len(table) == 1
-    predicted, tuned = predicted_at_budgets(table), tuned_at_budgets(read(plan, "grid"))
-    assert predicted.empty
-    assert tuned.empty  # nothing is trained
-    assert by_budget(tuned, predicted).empty
+    assert predicted_at_budgets(table).empty
 
 
-def test_a_run_that_is_too_short_counts_at_the_budgets_it_reaches(store, make_record, read):
-    plan = Plan("tiny", ScaleConfig.model_validate(SCALE))
-    tasks = plan.tasks("grid")
-    for task in tasks:
+def test_a_run_that_is_too_short_counts_at_the_budgets_it_reaches(make_record, read):
+    plan, records = Plan("tiny", ScaleConfig.model_validate(SCALE)), []
+    for task in plan.tasks("grid"):
         steps = 20 if task.spec.init_seed else task.steps
-        store.save(make_record(task.spec, steps=steps, test_accuracy=accuracies(task)[: steps + 1]))
-    tuned = tuned_at_budgets(read(plan, "grid"))
+        records.append(make_record(task.spec, steps=steps, test_accuracy=accuracies(task)[: steps + 1]))
+    tuned = tuned_at_budgets(read(plan, "grid", records))
     assert [len(ids.split()) for ids in tuned["run_ids"]] == [2, 2, 1]

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from l2dyn.measures.coefficient import Coefficient, coefficient, combine, running_mean
@@ -32,11 +32,13 @@ def exact_running_mean(values, window):
 # running_mean
 
 
+@settings(max_examples=40)
 @given(values=THOUSANDTHS, window=WINDOWS)
 def test_running_mean_against_exact_arithmetic(values, window):
     np.testing.assert_allclose(running_mean(values, window), [float(x) for x in exact_running_mean(values, window)])
 
 
+@settings(max_examples=40)
 @given(n=st.integers(1, 30), window=WINDOWS)
 def test_running_mean_leaves_a_line_alone(n, window):
     """No bias toward the ends."""
@@ -62,6 +64,7 @@ def test_running_mean_names_what_it_refuses(values, window, name):
 # coefficient
 
 
+@settings(max_examples=40)
 @given(thousandths=THOUSANDTHS, window=WINDOWS, data=st.data())
 def test_coefficient_against_brute_force(thousandths, window, data):
     n = len(thousandths)
@@ -87,6 +90,7 @@ def test_coefficient_against_brute_force(thousandths, window, data):
     assert c.seeds == 1
 
 
+@settings(max_examples=40)
 @given(thousandths=THOUSANDTHS, power=st.integers(-6, 6), shift=st.integers(1, 300))
 def test_what_scales_c_and_what_does_not_change_it(thousandths, power, shift):
     t, accuracy = np.arange(len(thousandths)), np.array(thousandths) / 1000
@@ -177,6 +181,7 @@ def coefficients(draw):
     )
 
 
+@settings(max_examples=40)
 @given(several=st.lists(st.none() | coefficients(), max_size=8), data=st.data())
 def test_combine_against_logarithms(several, data):
     kept = [c for c in several if c is not None and not c.censored]

@@ -173,8 +173,8 @@ def test_a_figure_of_an_absent_theory(write_scale, tiny):
     ("change_of_first", "reason"),
     [
         ({"net": {"kind": "convnet"}, "batch": 8}, "first does not train fully-connected nets"),
-        ({"batch": 8}, "first does not train by plain gradient descent on the full batch"),
-        ({"optimizer": {"kind": "sgd", "momentum": 0.5}}, "first does not train by plain gradient descent on the full batch"),
+        ({"batch": 8}, "first does not train by plain gradient descent"),
+        ({"optimizer": {"kind": "sgd", "momentum": 0.5}}, "first does not train by plain gradient descent"),
         ({"data": {"name": "mnist", "train_samples": 64, "test_samples": 100}}, "first trains on another data set"),
         (None, "no experiment 'first'"),
     ],

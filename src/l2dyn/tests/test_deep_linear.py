@@ -2,13 +2,11 @@
 
 import itertools
 
-import mpmath
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from scipy.integrate import solve_ivp
 
-from l2dyn.theory import fixed_points, linear_net_flow, mode_evolution, two_layer_flow
+from l2dyn.theory import linear_net_flow, mode_evolution, two_layer_flow
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -44,10 +42,10 @@ def test_the_flow_is_the_limit_of_gradient_descent(layers):
     t = np.arange(1, 5) * 1.0
     f, _ = linear_net_flow(weights, x, 1.5, 0.1, t)
     errors = []
-    for step in (2e-3, 1e-3):
+    for step in (4e-3, 2e-3):
         index = np.rint(t / step).astype(int)
         errors.append(abs(descended(weights, x, 1.5, 0.1, step, index[-1] + 1)[index] - f).max())
-    assert errors[1] < 2e-3
+    assert errors[1] < 4e-3
     assert errors[0] / errors[1] == pytest.approx(2, rel=0.1)  # first order in the step
 
 
@@ -95,54 +93,7 @@ def test_width_departs_from_theory_late_and_as_its_inverse():
 def test_two_layers_end_at_the_larger_of_zero_and_y_minus_l2_root_width(y, l2, width):
     f, _ = two_layer_flow([0.0, 400 / l2], y, l2, width)
     assert_allclose(f[-1], max(0.0, y - l2 * np.sqrt(width)), atol=1e-7)
-    stable = [value for value, held in fixed_points(y, l2, width, 2) if held]
-    assert_allclose(stable, [f[-1]], atol=1e-7)
     assert (f[-1] > 1e-3) == (width < (y / l2) ** 2)
-
-
-@pytest.mark.parametrize("layers", [2, 3, 4, 7])
-def test_fixed_points_solve_the_equation_and_are_as_stable_as_said(layers):
-    """Against the scalar flow of balanced layers, da/dt = (y - f)·∂f/∂a - λa, on both sides of each point."""
-    y, l2, width = 1.0, 0.01, 20.0
-    factor = width ** (-(layers - 1) / 2)
-    points = fixed_points(y, l2, width, layers)
-    assert len(points) == (2 if layers == 2 else 3)
-    assert [held for _, held in points] == ([False, True] if layers == 2 else [True, False, True])
-
-    def ended(f):
-        def slope(_, a):
-            return (y - factor * a**layers) * factor * a ** (layers - 1) - l2 * a
-
-        a = solve_ivp(slope, (0, 400 / l2), [(f / factor) ** (1 / layers)], method="LSODA", rtol=1e-10, atol=1e-14).y[
-            0, -1
-        ]
-        return factor * a**layers
-
-    ends = [f for f, held in points if held]
-    for f, held in points[1:]:
-        s, sigma = f / factor, y / factor
-        assert_allclose(s ** (1 - 2 / layers) * (sigma - s), l2 * width ** (layers - 1), rtol=1e-9)
-        for side in (0.98, 1.02):
-            wanted = f if held else ends[0 if side < 1 else 1]
-            if layers > 2 or held:
-                assert_allclose(ended(side * f), wanted, atol=1e-5)
-    if layers == 2:
-        assert_allclose(ended(1e-6), points[1][0], atol=1e-6)  # 0 is unstable
-
-
-def test_strong_l2_leaves_nothing():
-    assert fixed_points(1.0, 0.2, 25, 2) == [(0.0, True)]
-    assert fixed_points(1.0, 0.5, 100, 3) == [(0.0, True)]
-
-
-def test_a_lower_root_far_down_is_found():
-    """Against mpmath: λ so small that the basin of 0 is tiny."""
-    (_, (low, _), (high, _)) = fixed_points(1.0, 1e-6, 100, 3)
-    with mpmath.workdps(40):
-        strength = mpmath.mpf("1e-6") * mpmath.mpf(100) ** (mpmath.mpf(2) / 3)
-        roots = [mpmath.findroot(lambda g: g ** (mpmath.mpf(1) / 3) * (1 - g) - strength, g) for g in (low, high)]
-    assert_allclose([low, high], [float(r) for r in roots], rtol=1e-9)
-    assert fixed_points(1.0, 1e-30, 1, 3)[-1] == (1.0, True)
 
 
 @pytest.mark.parametrize(
@@ -160,11 +111,7 @@ def test_a_lower_root_far_down_is_found():
         (lambda: two_layer_flow([0.0, 1.0], [1.0, 2.0], 0.1, 10), "y must"),
         (lambda: two_layer_flow([0.0, 1.0], 1.0, 0.1, 10, initial=[0.0, 1.0]), "initial must"),
         (lambda: two_layer_flow([0.0, 1.0], 1.0, 0.1, "wide"), "width must"),
-        (lambda: two_layer_flow([0.0, 1.0], 1.0, 0.1, None), "width must"),
         (lambda: two_layer_flow([0.0, 1.0], 1.0, 0.1, np.nan), "width must"),
-        (lambda: fixed_points(0.0, 0.1, 4, 2), "y, l2 and width"),
-        (lambda: fixed_points(1.0, 0.1, 4, np.eye(2)), "layers must"),
-        (lambda: fixed_points(1.0, 0.1, 4, 1), "layers"),
     ],
 )
 def test_bad_arguments_are_named(call, name):

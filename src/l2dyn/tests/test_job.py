@@ -10,6 +10,7 @@ import torch
 from l2dyn.runs.bundles import Finished
 from l2dyn.runs.cache import Cache
 from l2dyn.runs.plan import Task
+from l2dyn.specs.horizons import EvaluationGrid
 from l2dyn.specs.nets import ConvNetSpec, FullyConnectedSpec
 from l2dyn.specs.run import AugmentationSpec, AutoL2Spec
 from l2dyn.tests.made_up import made_up_samples, make_task
@@ -41,7 +42,11 @@ def task_of(steps, l2=0.01, lr=0.1, net=SMALL, **fields) -> Task:
     return make_task(SAMPLES, steps, lr, l2, net=net, precision="float32", **fields)
 
 
-def tasks(steps=(40, 90, 200)) -> list[Task]:
+def everything() -> list[Task]:
+    return [task_of(36, grid=EvaluationGrid(every_epochs=2.0), **EVERYTHING)]
+
+
+def tasks(steps=(40, 90, 150)) -> list[Task]:
     return [task_of(s, l2=0.01 * (i + 1)) for i, s in enumerate(steps)]
 
 
@@ -99,9 +104,9 @@ def test_stacks_and_single_nets_train_in_one_job(finished):
     assert job.train([longer], finished).found == 1  # a diverged run answers for any horizon
 
 
-@pytest.mark.parametrize(("kind", "stop"), [*(("stack", stop) for stop in (3, 5, 9, 13)), ("single", 4), ("single", 7)])
+@pytest.mark.parametrize(("kind", "stop"), [("stack", 3), ("stack", 9), ("single", 3)])
 def test_a_stopped_job_goes_on_and_ends_like_an_uninterrupted_one(finished, tmp_path, kind, stop):
-    wanted = tasks() if kind == "stack" else [task_of(48, **EVERYTHING)]
+    wanted = tasks() if kind == "stack" else everything()
     outcome = job.train(wanted, finished, deadline=StopAfter(stop))
     assert outcome.stopped
     (header,) = checkpoints(finished)

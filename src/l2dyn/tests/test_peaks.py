@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from l2dyn.measures.peaks import peak, positive, time_to_peak
@@ -18,6 +18,7 @@ def brute_force(t, accuracy, tolerance):
     return next(time for time, a in zip(t, accuracy, strict=True) if Fraction(a) >= best - tolerance)
 
 
+@settings(max_examples=40)
 @given(accuracy=ACCURACIES, scale=st.floats(0.01, 1e4))
 def test_time_to_peak_is_the_first_within_tolerance(accuracy, scale):
     t = [scale * i for i in range(len(accuracy))]
@@ -90,6 +91,7 @@ def test_a_short_record_is_judged_by_its_horizon():
     assert peak([0, 1, 2], [0.2, 0.5, 0.9], horizon=2).censored is True
 
 
+@settings(max_examples=40)
 @given(accuracy=ACCURACIES, chance=st.sampled_from([0.0, 0.1, 0.5]))
 def test_peak_agrees_with_its_rule(accuracy, chance):
     t = list(range(len(accuracy)))

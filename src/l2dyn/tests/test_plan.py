@@ -224,7 +224,8 @@ def test_runs_that_can_share_a_stack(tiny, plan_of):
     plan = plan_of(tiny)
     keys = {t.stack_key() for e in plan.experiments for t in plan.tasks(e)}
     assert len(keys) == 1
-    for change in ({"optimizer": {"kind": "sgd", "momentum": 0.9}}, {"batch": 16}, {"net": NET | {"width": 5}}, {"horizon": {"epochs": 30_000}}):
+    momentum, wider = {"optimizer": {"kind": "sgd", "momentum": 0.9}}, {"net": NET | {"width": 5}}
+    for change in (momentum, {"batch": 16}, wider, {"horizon": {"epochs": 30_000}}):
         tiny["experiments"]["budget"] = {**EXPERIMENTS["b"], "lr": [0.7], "horizon": {"epochs": 300}, **change}
         assert plan_of(tiny).tasks("budget")[0].stack_key() not in keys
 
@@ -248,7 +249,7 @@ def selected(plan_of, values=None, epochs=10, **more):
     if values is None:
         return plan
     made = L2Selection({(0.1, 5.0): values[0], (0.1, 10.0): values[1]})
-    return plan_module.Plan("tiny", plan.scale, {name: made for name in plan.scale.selected})
+    return plan_module.Plan("tiny", plan.scale, dict.fromkeys(plan.scale.selected, made))
 
 
 def test_a_selection_that_is_not_made_is_pending_and_has_a_cost(plan_of):

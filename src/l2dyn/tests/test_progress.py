@@ -1,20 +1,18 @@
-"""The progress of a job: counted on real training, shown on a real pseudo-terminal."""
+"""The progress of a job: counted on real training, shown on a pseudo-terminal."""
 
+import logging
 import os
 import pty
-import subprocess
 import sys
 import termios
-from pathlib import Path
+import threading
 
 import pytest
 
 from l2dyn.tests.made_up import made_up_samples, make_task
 from l2dyn.training import progress as module
-from l2dyn.training.progress import Progress
+from l2dyn.training.progress import Progress, progress
 from l2dyn.training.stacked import StackedTrainer
-
-ROOT = Path(__file__).parents[3]
 
 
 def followed(tasks, trainer, shown, stop_at=None):
@@ -69,50 +67,54 @@ def test_a_log_gets_a_line_now_and_then(monkeypatch, caplog):
     assert "of 200 model-steps" in caplog.text
 
 
-@pytest.fixture
-def command(tmp_path, copy_digits):
-    environment = os.environ | {"L2DYN_RESULTS": str(tmp_path), "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    base = [sys.executable, "-m", "l2dyn"]
-    how = {"cwd": ROOT, "env": environment}
-    copy_digits(tmp_path)
-    return [*base, "train", "--scale", "smoke", "--experiment", "fig2ab", "--slice", "1/2"], how
-
-
-def on_a_terminal(command, how) -> str:
-    """What the command writes to a terminal."""
+def on_a_terminal(run) -> str:
+    """What run(stream) writes to a terminal, a pseudo-terminal of 100 columns."""
     ours, its = pty.openpty()
     termios.tcsetwinsize(its, (24, 100))
-    process = subprocess.Popen(command, stdin=its, stdout=its, stderr=its, **how)
-    os.close(its)
-    written = b""
-    while True:
-        try:
-            part = os.read(ours, 4096)
-        except OSError:  # the terminal is closed when the process ends
-            break
-        if not part:
-            break
-        written += part
+    written = []
+
+    def read():
+        while True:
+            try:
+                part = os.read(ours, 4096)
+            except OSError:  # the other side is closed
+                return
+            if not part:
+                return
+            written.append(part)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with open(its, "w", encoding="utf-8") as stream:
+        run(stream)
+    reader.join()
     os.close(ours)
-    assert process.wait() == 0, written.decode()
-    return written.decode()
+    return b"".join(written).decode()
 
 
-def test_a_terminal_shows_a_bar_and_whole_lines_above_it(command):
-    written = on_a_terminal(*command)
-    assert "%|" in written
-    assert "model-steps/s" in written
-    done, of = written.rsplit(" runs", 1)[0].rsplit(" ", 1)[-1].split("/")
-    assert done == of != "0"
+@pytest.mark.parametrize("bar", [True, False])
+def test_a_terminal_shows_a_bar_and_whole_lines_above_it(monkeypatch, bar):
+    """Where it is asked for."""
+    samples = made_up_samples()
+    tasks = [make_task(samples, steps=s, init_seed=i) for i, s in enumerate((40, 90))]
+    log = logging.getLogger("l2dyn.somewhere")
+
+    def run(stream):
+        monkeypatch.setattr(sys, "stderr", stream)
+        handler = logging.StreamHandler(stream)
+        logging.getLogger("l2dyn").addHandler(handler)
+        try:
+            with progress(tasks, bar) as shown:
+                trainer = StackedTrainer(tasks, samples)
+                shown.begin(trainer)
+                for ended in trainer.train(shown.advanced):
+                    log.warning("run %s finished", ended.task.run_id)
+                    shown.left(ended, trainer)
+        finally:
+            logging.getLogger("l2dyn").removeHandler(handler)
+            monkeypatch.undo()
+
+    written = on_a_terminal(run)
     lines = [line.rstrip("\r").split("\r")[-1] for line in written.split("\n")]
-    assert [line for line in lines if " finished after " in line]
-    assert not [line for line in lines if " finished after " in line and "%|" in line]
-
-
-def test_with_a_log_the_terminal_stays_quiet(command, tmp_path):
-    (words, how), log = command, tmp_path / "train.log"
-    assert on_a_terminal([*words, "--log", str(log)], how) == ""
-    text = log.read_text()
-    assert "finished after" in text
-    assert "%|" not in text
-    assert not set("\r\x1b") & set(text)
+    assert [line for line in lines if line.endswith(" finished")] == [f"run {task.run_id} finished" for task in tasks]
+    assert ("%|" in written) == ("model-steps/s" in written) == ("2/2 runs" in written) == bar

@@ -53,7 +53,7 @@ def test_every_single_step_is_the_same_to_rounding(problem, lr_l2):
     lr = 0.3
     l2 = lr_l2 / lr
     theta = [net.conv.weight.detach().clone(), net.dense.weight.detach().clone()]
-    for s in range(30):
+    for s in range(12):
         put(net, theta)
         with_l2 = [t - lr * (g + l2 * t) for t, g in zip(theta, gradient(net, loss), strict=True)]
         shrunk = (1 - lr * l2) ** s

@@ -40,6 +40,7 @@ EVERYTHING = {  # that a state has to hold
     "augmentation_seed": 5,
 }
 WRN_DECAYED = {"net": WRN, "momentum": 0.9, "augmentation": CROP_AND_MIXUP, "lr_decay_epochs": (6, 13)}
+SPARSE = EvaluationGrid(every_epochs=10)  # for batches of 8 every 30 steps
 
 
 def make_samples(train=24, test=20, downscale=2, **how):
@@ -147,14 +148,14 @@ def oracle(task: Task, samples, lr_at_step=None, interval=None) -> dict[str, lis
 
 
 # name: (fields of the run and the samples, what the oracle is told by hand)
-PARITY = {"loss": "half_mse", "lr": 0.02, "steps": 40}
+PARITY = {"loss": "half_mse", "lr": 0.02, "steps": 20}
 CASES = {  # fields of the run, of the samples; what the oracle is told by hand
-    "ConvNet, full batch": ({"batch": 0, "steps": 24}, {}, {}),
-    "ConvNet with batch norm and momentum": ({"net": CONV_BN, "momentum": 0.9}, {}, {}),
+    "ConvNet, full batch": ({"batch": 0, "steps": 12}, {}, {}),
+    "ConvNet with batch norm and momentum": ({"net": CONV_BN, "momentum": 0.9, "steps": 24}, {}, {}),
     "WRN, momentum, crop and mixup, two decays": (
-        WRN_DECAYED | {"steps": 45},
+        WRN_DECAYED | {"steps": 24, "lr_decay_epochs": (3, 5)},
         {"downscale": 4},
-        {"lr_at_step": {18: 0.05 * 0.2, 39: 0.05 * 0.2 * 0.2}},
+        {"lr_at_step": {9: 0.05 * 0.2, 15: 0.05 * 0.2 * 0.2}},
     ),
     "AutoL2": (
         {"l2": 0.4, "lr": 0.1, "auto_l2": AutoL2Spec(factor=0.5, interval=2 / 3, cooldown=2)},
@@ -195,7 +196,7 @@ def test_equals_plain_pytorch(case):
 def test_a_fully_connected_net_trains_as_in_a_stack(net, fields):
     """The same function from the same seed, by autograd and torch's optimizer: 1e-9 in float64."""
     samples = made_up_samples()
-    task = made_up.make_task(samples, steps=80, net=net, init_seed=4, **fields)
+    task = made_up.make_task(samples, steps=60, net=net, init_seed=4, grid=SPARSE, **fields)
     found, expected = (ended(kind([task], samples)) for kind in (SingleTrainer, StackedTrainer))
     assert_same_columns(found.columns, expected.columns, rtol=1e-9, atol=1e-9)
 
@@ -232,9 +233,6 @@ def test_the_kernel_is_measured_by_stacks_only():
         SingleTrainer([task], samples)
 
 
-SPARSE = EvaluationGrid(every_epochs=10)  # at steps 0, 30 and 60
-
-
 def round_trip(state: dict) -> dict:
     stream = io.BytesIO()
     torch.save(state, stream)
@@ -245,14 +243,17 @@ def round_trip(state: dict) -> dict:
 @functools.cache
 def uninterrupted(kind: str):
     """Samples, task, and how it ends."""
-    fields, data = {"everything": (EVERYTHING, {}), "wrn": (WRN_DECAYED | {"steps": 36}, {"downscale": 4})}[kind]
+    fields, data = {
+        "everything": (EVERYTHING | {"steps": 45}, {}),
+        "wrn": (WRN_DECAYED | {"steps": 24}, {"downscale": 4}),
+    }[kind]
     samples = make_samples(**data)
     task = make_task(samples, grid=SPARSE, **fields)
     trainer = SingleTrainer([task], samples)
     return samples, task, ended(trainer), trainer
 
 
-@pytest.mark.parametrize(("kind", "stop"), [*(("everything", stop) for stop in (5, 30, 55)), ("wrn", 20)])
+@pytest.mark.parametrize(("kind", "stop"), [*(("everything", stop) for stop in (5, 30, 40)), ("wrn", 20)])
 def test_a_resumed_run_is_bitwise_the_uninterrupted_one(monkeypatch, kind, stop):
     """Stopped at evaluations, between them, and within an interval of AutoL2; and stretches do not matter."""
     samples, task, whole, to_the_end = uninterrupted(kind)
@@ -298,7 +299,7 @@ def test_divergence_is_recorded_with_finite_rows(fields):
 def test_the_columns_lr_and_l2_are_what_the_next_step_uses(monkeypatch):
     """At every step: of the schedule, of AutoL2, and of the optimizer."""
     samples = make_samples()
-    task = make_task(samples, grid=EvaluationGrid(every_epochs=1 / 3), **EVERYTHING)
+    task = make_task(samples, steps=45, grid=EvaluationGrid(every_epochs=1 / 3), **EVERYTHING)
     trainer = SingleTrainer([task], samples)
     used = []
     step = trainer.optimizer.step
@@ -310,10 +311,10 @@ def test_the_columns_lr_and_l2_are_what_the_next_step_uses(monkeypatch):
 
     monkeypatch.setattr(trainer.optimizer, "step", noting)
     columns = ended(trainer).columns
-    assert columns["step"].tolist() == list(range(61))
-    assert columns["epoch"].tolist() == [s / 3 for s in range(61)]
+    assert columns["step"].tolist() == list(range(46))
+    assert columns["epoch"].tolist() == [s / 3 for s in range(46)]
     assert list(zip(columns["lr"], columns["l2"], strict=True))[:-1] == used
-    expected = [0.05 * 0.2 ** ((s >= 21) + (s >= 42)) for s in range(61)]
+    expected = [0.05 * 0.2 ** ((s >= 21) + (s >= 42)) for s in range(46)]
     np.testing.assert_allclose(columns["lr"], expected, rtol=1e-15)
     falls = np.flatnonzero(np.diff(columns["l2"])) + 1
     assert len(falls) > 0

@@ -5,13 +5,27 @@ import math
 
 import numpy as np
 import pytest
-from l2dyn.metrics import peak
-from l2dyn.runs.spec import NUMERICS_VERSION
-from l2dyn.runs.store import write_manifest
-from l2dyn.summary import FIELDS, outdated, summarize, write_summary
 
+from l2dyn.config.scale import ScaleConfig
 from l2dyn.errors import UserError
+from l2dyn.measures.peaks import peak
+from l2dyn.runs.bundles import RECORDED, Bundles
+from l2dyn.runs.l2_selection import L2Selection
+from l2dyn.runs.plan import Plan
 from l2dyn.runs.records import write_records
+from l2dyn.specs.run import NUMERICS_VERSION
+from l2dyn.tables.summary import FIELDS, summarize, write_summary
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """bundle(*records, name): the records as a rule hands them over."""
+
+    def write(*records, name="1of1-0.parquet"):
+        write_records(tmp_path / name, records)
+        return Bundles([tmp_path / name])
+
+    return write
 
 
 @pytest.fixture
@@ -34,16 +48,16 @@ def curve(at, top=0.9, when=20):
 AT = [0, 1, 2, 5, 10, 15, 20, 40, 70, 100]
 
 
-def row_of(plan, store):
-    (row,) = summarize(plan, "first", store)
+def row_of(plan, records):
+    (row,) = summarize(plan, "first", records)
     assert set(row) <= set(FIELDS)
     return row
 
 
-def test_missing(one, store):
-    plan = one(seeds=[3], momentum=0.9)
+def test_missing(one, bundle):
+    plan = one(seeds=[3], optimizer={"kind": "sgd", "momentum": 0.9})
     (run,) = plan.experiments["first"]
-    assert row_of(plan, store) == {
+    assert row_of(plan, bundle()) == {
         "run_id": run.run_id,
         "experiment": "first",
         "dataset": "digits",
@@ -58,49 +72,46 @@ def test_missing(one, store):
     }
 
 
-def test_finished(one, store, make_record):
-    plan = one()
-    record = make_record(plan.experiments["first"][0].spec, steps=100, at=AT, test_accuracy=curve(AT))
-    store.save(record)
-    row = row_of(plan, store)
+@pytest.mark.parametrize("steps_per_epoch", [1, 4])
+def test_finished(one, bundle, make_record, steps_per_epoch):
+    """Times are in epochs, also of minibatches."""
+    plan = one(batch=16) if steps_per_epoch == 4 else one()
+    at = [steps_per_epoch * epoch for epoch in AT]
+    record = make_record(plan.experiments["first"][0].spec, steps=at[-1], at=at, test_accuracy=curve(AT))
+    row = row_of(plan, bundle(record))
+    losses, errors = record.columns["train_loss"], record.columns["train_error"]
     expected = {
         "status": "finished",
-        "steps": 100,
+        "horizon_steps": at[-1],
+        "horizon_epochs": 100,
+        "steps": at[-1],
         "t_star": 20.0,
         "t_star_after": 15.0,
         "t_argmax": 20.0,
         "censored": False,
         "max_test_accuracy": 0.9,
-        "shelf": "results",
+        "final_test_accuracy": pytest.approx(0.82),
+        "min_train_loss": losses.min(),
+        "t_min_train_loss": AT[losses.argmin()],
+        "min_train_error": errors.min(),
+        "final_train_error": errors[-1],
+        "source": "trained",
         "numerics_version": NUMERICS_VERSION,
         "device": "cpu (x86_64)",
         "revision": "abc",
     }
     assert {key: row[key] for key in expected} == expected
-    assert row["final_test_accuracy"] == pytest.approx(0.82)
-    losses, errors = record.columns["train_loss"], record.columns["train_error"]
-    assert row["min_train_loss"] == losses.min()
-    assert row["t_min_train_loss"] == AT[losses.argmin()]
-    assert (row["min_train_error"], row["final_train_error"]) == (errors.min(), errors[-1])
 
 
-def test_epochs_of_minibatches(one, store, make_record):
-    plan = one(batch=16)
-    at = [4 * e for e in AT]
-    store.save(make_record(plan.experiments["first"][0].spec, steps=400, at=at, test_accuracy=curve(AT)))
-    row = row_of(plan, store)
-    assert (row["horizon_steps"], row["horizon_epochs"], row["steps"], row["t_star"]) == (400, 100, 400, 20.0)
-
-
-def test_the_prefix_up_to_the_declared_horizon(one, store, make_record):
+def test_the_prefix_up_to_the_declared_horizon(one, bundle, make_record):
     """What a longer run did later is no business of this experiment, censoring included."""
     plan = one()
     at = [*AT, 200, 400]
     accuracy = np.r_[curve(AT, when=80), 0.95, 0.99]
     loss, error = np.r_[np.linspace(1, 0.5, len(AT)), 0.01, 0.001], np.r_[np.linspace(1, 0.5, len(AT)), 0.0, 0.0]
     spec = plan.experiments["first"][0].spec
-    store.save(make_record(spec, steps=400, at=at, test_accuracy=accuracy, train_loss=loss, train_error=error))
-    row = row_of(plan, store)
+    record = make_record(spec, steps=400, at=at, test_accuracy=accuracy, train_loss=loss, train_error=error)
+    row = row_of(plan, bundle(record))
     assert (row["status"], row["steps"], row["horizon_steps"]) == ("finished", 100, 100)
     expected = peak(AT, accuracy[: len(AT)], horizon=100)
     assert (row["t_star"], row["t_argmax"], row["censored"]) == (expected.t_star, expected.t_argmax, expected.censored)
@@ -110,111 +121,136 @@ def test_the_prefix_up_to_the_declared_horizon(one, store, make_record):
     assert row["final_train_error"] == 0.5
 
 
-def test_short(one, store, make_record):
+def test_short(one, bundle, make_record):
+    """A record shorter than declared is used as far as it goes; its t* is no more than a lower bound."""
     plan = one()
     at = [a for a in AT if a <= 70]
-    store.save(make_record(plan.experiments["first"][0].spec, steps=70, at=at, test_accuracy=curve(at)))
-    row = row_of(plan, store)
+    record = make_record(plan.experiments["first"][0].spec, steps=70, at=at, test_accuracy=curve(at))
+    row = row_of(plan, bundle(record))
     assert (row["status"], row["steps"], row["horizon_steps"]) == ("short", 70, 100)
-    assert (row["t_star"], row["max_test_accuracy"]) == (20.0, 0.9)
+    assert (row["t_star"], row["max_test_accuracy"], row["censored"]) == (20.0, 0.9, True)
 
 
-def test_diverged(one, store, make_record):
+def test_diverged(one, bundle, make_record):
     plan = one()
-    at = [0, 1, 2, 5]
-    record = make_record(
-        plan.experiments["first"][0].spec,
-        steps=5,
-        at=at,
-        status="diverged",
-        test_accuracy=[0.1, 0.6, 0.7, 0.1],
-        train_loss=[2.0, 1.0, 0.5, 9e9],
-    )
-    store.save(record)
-    row = row_of(plan, store)
+    spec = plan.experiments["first"][0].spec
+    curves = {"test_accuracy": [0.1, 0.6, 0.7, 0.1], "train_loss": [2.0, 1.0, 0.5, 9e9]}
+    row = row_of(plan, bundle(make_record(spec, steps=5, at=[0, 1, 2, 5], status="diverged", **curves)))
     assert (row["status"], row["steps"], row["max_test_accuracy"]) == ("diverged", 5, 0.7)
     assert not {"t_star", "t_star_after", "t_argmax", "censored"} & set(row)
     assert (row["min_train_loss"], row["t_min_train_loss"]) == (0.5, 2.0)
-
-
-def test_diverged_before_the_first_measurement(one, store, make_record):
-    plan = one()
-    store.save(make_record(plan.experiments["first"][0].spec, steps=1, at=[], status="diverged"))
-    row = row_of(plan, store)
+    row = row_of(plan, bundle(make_record(spec, steps=1, at=[], status="diverged")))  # before the first measurement
     assert (row["status"], row["steps"]) == ("diverged", 1)
     assert "max_test_accuracy" not in row
 
 
 @pytest.mark.parametrize(("diverged_at", "status"), [(100, "diverged"), (101, "finished"), (5000, "finished")])
-def test_diverged_after_the_horizon(one, store, make_record, diverged_at, status):
+def test_diverged_after_the_horizon(one, bundle, make_record, diverged_at, status):
     plan = one()
     at = [*AT[:-1], 100, diverged_at] if diverged_at > 100 else AT
     accuracy = np.r_[curve(AT), 0.1] if diverged_at > 100 else curve(AT)
     spec = plan.experiments["first"][0].spec
-    store.save(make_record(spec, steps=diverged_at, at=at, status="diverged", test_accuracy=accuracy))
-    row = row_of(plan, store)
+    row = row_of(plan, bundle(make_record(spec, diverged_at, at=at, status="diverged", test_accuracy=accuracy)))
     assert (row["status"], row["steps"]) == (status, 100)
     assert ("t_star" in row) == (status == "finished")
 
 
-def test_never_above_chance(one, store, make_record):
-    plan = one()
-    store.save(make_record(plan.experiments["first"][0].spec, steps=100, at=AT, test_accuracy=curve(AT, top=0.19)))
-    row = row_of(plan, store)
-    assert (row["status"], row["max_test_accuracy"]) == ("finished", 0.19)
-    assert "t_star" not in row
+@pytest.mark.parametrize(
+    ("labels", "top", "above"), [("class", 0.19, False), ("parity", 0.55, False), ("parity", 0.65, True)]
+)
+def test_a_run_that_never_beats_chance_has_no_t_star(one, bundle, make_record, tiny, labels, top, above):
+    data = tiny["experiments"]["first"]["data"] | {"labels": labels}
+    plan = one(data=data, loss="half_mse")
+    record = make_record(plan.experiments["first"][0].spec, steps=100, at=AT, test_accuracy=curve(AT, top=top))
+    row = row_of(plan, bundle(record))
+    assert (row["status"], row["max_test_accuracy"], "t_star" in row) == ("finished", top, above)
 
 
-def test_two_classes_have_another_chance(one, store, make_record, tiny):
-    data = tiny["experiments"]["first"]["data"] | {"labels": "parity"}
-    plan = one(data=data, loss="mse")
-    store.save(make_record(plan.experiments["first"][0].spec, steps=100, at=AT, test_accuracy=curve(AT, top=0.55)))
-    assert "t_star" not in row_of(plan, store)
-
-
-def test_the_shipped_shelf(one, store, make_record):
+def test_what_ships_is_recorded(one, bundle, make_record):
+    """The row names its source and the version of its numerics."""
     plan = one()
     spec = plan.experiments["first"][0].spec
     record = make_record(spec, steps=100, at=AT, test_accuracy=curve(AT), numerics_version=NUMERICS_VERSION - 1)
-    write_records(store.shipped / "runs" / "a.parquet", [record])
-    write_manifest(store.shipped / "runs")
-    rows = summarize(plan, "first", store)
-    assert (rows[0]["status"], rows[0]["shelf"], rows[0]["t_star"]) == ("finished", "shipped", 20.0)
-    assert rows[0]["numerics_version"] == NUMERICS_VERSION - 1
-    assert outdated(rows) == 1
-    store.save(make_record(spec, steps=100, at=AT, test_accuracy=curve(AT)))
-    rows = summarize(plan, "first", store)
-    assert (rows[0]["shelf"], outdated(rows)) == ("results", 0)
+    row = row_of(plan, bundle(record, name=RECORDED))
+    assert (row["status"], row["source"], row["t_star"]) == ("finished", "recorded", 20.0)
+    assert row["numerics_version"] == NUMERICS_VERSION - 1
 
 
-def test_a_row_for_every_run_in_the_order_of_the_grid(tiny, plan_of, store, make_record):
+def test_a_row_for_every_run_in_the_order_of_the_grid(tiny, plan_of, bundle, make_record):
     plan = plan_of(tiny)
     runs = plan.experiments["budget"]
-    store.save(make_record(runs[3].spec, steps=50, test_accuracy=np.full(51, 0.9)))
-    rows = summarize(plan, "budget", store)
+    rows = summarize(plan, "budget", bundle(make_record(runs[3].spec, steps=50, test_accuracy=np.full(51, 0.9))))
     assert [r["run_id"] for r in rows] == [r.run_id for r in runs]
     assert [r["status"] for r in rows] == ["missing"] * 3 + ["finished"] + ["missing"] * 2
     assert {r["experiment"] for r in rows} == {"budget"}
-    assert outdated(rows) == 0
 
 
-def test_a_damaged_record_stops_the_summary(one, store, make_record):
-    plan = one()
-    store.save(make_record(plan.experiments["first"][0].spec, steps=100))
-    store.path(plan.experiments["first"][0].run_id).write_bytes(b"")
-    with pytest.raises(UserError, match=plan.experiments["first"][0].run_id):
-        summarize(plan, "first", store)
-    assert row_of(plan, store)["status"] == "missing"
+def test_a_row_for_every_run_and_budget(one, bundle, make_record):
+    plan = one(horizon={"budgets": [10, 40, 25]}, seeds=[0, 1])
+    whole, short = (
+        make_record(task.spec, steps, test_accuracy=0.9 - 0.01 * np.abs(np.arange(steps + 1) - 20))
+        for task, steps in zip(plan.tasks("first"), (40, 25), strict=True)
+    )
+    rows = summarize(plan, "first", bundle(whole, short))
+    assert [(row["horizon_steps"], row["seed"], row["status"], row["steps"]) for row in rows] == [
+        (10, 0, "finished", 10),
+        (10, 1, "finished", 10),
+        (25, 0, "finished", 25),
+        (25, 1, "finished", 25),
+        (40, 0, "finished", 40),
+        (40, 1, "short", 25),
+    ]
+    assert [row["max_test_accuracy"] for row in rows] == pytest.approx([0.8, 0.8, 0.9, 0.9, 0.9, 0.9])
+    assert [row["final_test_accuracy"] for row in rows[::2]] == pytest.approx([0.8, 0.85, 0.7])
+    assert [row["censored"] for row in rows] == [True, True, False, False, False, True]
+    assert len({row["run_id"] for row in rows}) == 2
+    first = make_record(whole.spec, 20, status="diverged", test_accuracy=np.full(21, 0.9))  # between its budgets
+    rows = summarize(plan, "first", bundle(first, short))[::2]
+    assert [(row["status"], row["steps"], "t_star" in row) for row in rows] == [
+        ("finished", 10, True),
+        ("diverged", 20, False),
+        ("diverged", 20, False),
+    ]
 
 
-def test_csv_round_trip(tiny, plan_of, store, make_record, tmp_path):
+def test_the_rows_of_an_l2_selection(tiny, bundle, make_record):
+    """Runs of another experiment, too, each up to the budget its λ is made for; unknown λ are one missing row."""
+    tiny["experiments"]["guess"] = tiny["experiments"]["budget"] | {
+        "l2": {"tuned_from": "budget"},
+        "horizon": {"budgets": [10, 40]},
+        "seeds": [0],
+    }
+    scale = ScaleConfig.model_validate(tiny)
+    plan = Plan("tiny", scale, {"guess": L2Selection({(0.1, 10): 0.04, (0.1, 40): 0.013})})
+    rows = summarize(plan, "guess", bundle(*(make_record(task.spec, task.steps) for task in plan.tasks("guess"))))
+    assert [(row["l2"], row["horizon_epochs"], row["status"], row["steps"]) for row in rows] == [
+        (0.04, 10, "finished", 10),
+        (0.013, 40, "finished", 40),
+    ]
+    for selections in ({}, {"guess": L2Selection({}, "no peak")}):
+        unknown = summarize(Plan("tiny", scale, selections), "guess", bundle())
+        assert unknown == [{"experiment": "guess", "dataset": "digits", "lr": 0.1, "status": "missing"}]
+
+
+def test_a_damaged_record_stops_the_summary(one, make_record, tmp_path):
+    plan, path = one(), tmp_path / "1of1-0.parquet"
+    record = make_record(plan.experiments["first"][0].spec, steps=100)
+    write_records(path, [record])
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 4] ^= 1
+    path.write_bytes(flipped)
+    with pytest.raises(UserError, match=f"{path.name}.* delete"):
+        summarize(plan, "first", Bundles([path]))
+
+
+def test_csv_round_trip(tiny, plan_of, bundle, make_record, tmp_path):
     plan = plan_of(tiny)
     runs = plan.experiments["budget"]
     record = make_record(runs[0].spec, steps=50, test_accuracy=curve(range(51)))
     record.provenance["device"] = 'NVIDIA "H100", 80 GB\nλ'
-    store.save(record)
-    store.save(make_record(runs[1].spec, steps=3, status="diverged", train_loss=[1.0, 2.0, 3.0, math.inf]))
-    rows = summarize(plan, "budget", store)
+    lost = make_record(runs[1].spec, steps=3, status="diverged", train_loss=[1.0, 2.0, 3.0, math.inf])
+    rows = summarize(plan, "budget", bundle(record, lost))
     path = tmp_path / "deep" / "summary.csv"
     write_summary(path, rows)
     with open(path, encoding="utf-8", newline="") as stream:
@@ -231,17 +267,5 @@ def test_csv_round_trip(tiny, plan_of, store, make_record, tmp_path):
                 assert back[name] == str(value).lower()
             else:
                 assert type(value)(back[name]) == value, name
-
-
-@pytest.mark.parametrize("value", [np.float64(0.1), np.float32(0.25), np.int64(3), np.bool_(True)])
-def test_csv_of_numpy_values(tmp_path, value):
-    """A number is written as a number, whoever computed it."""
-    write_summary(tmp_path / "summary.csv", [{"run_id": "a", "t_star": value}])
-    with open(tmp_path / "summary.csv", encoding="utf-8") as stream:
-        (row,) = csv.DictReader(stream)
-    assert row["t_star"] in {"0.1", "0.25", "3", "true"}
-
-
-def test_an_empty_summary_has_a_header(tmp_path):
-    write_summary(tmp_path / "summary.csv", [])
-    assert (tmp_path / "summary.csv").read_text() == ",".join(FIELDS) + "\n"
+    write_summary(path, [])
+    assert path.read_text() == ",".join(FIELDS) + "\n"

@@ -4,17 +4,26 @@ import csv
 
 import numpy as np
 import pytest
-from l2dyn.runs.config import load_scale
-from l2dyn.theory_curves import write_curve
 
-from l2dyn import data
-from l2dyn.runs.plan import planned
-from l2dyn.theory import mode_evolution, relu_ntk
+from l2dyn.config.loading import load_scale
+from l2dyn.data.arrays import load
+from l2dyn.data.samples import inputs, parity, samples
+from l2dyn.errors import UserError
+from l2dyn.files import ROOT
+from l2dyn.runs.plan import Plan
+from l2dyn.tables.theory_curves import kernel_table, shipped_curve, write_curve
+from l2dyn.theory import evolve, mode_evolution, relu_ntk
 
 
 @pytest.fixture(scope="module")
 def plan():
-    return planned("smoke", load_scale("smoke"))
+    """The smoke scale's curves, with fewer spectra at fewer λ."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        scale = load_scale("smoke")
+    spectrum = scale.theory.spectrum.model_copy(update={"points": 3, "powers": (0.25, 1.5)})
+    theory = scale.theory.model_copy(update={"spectrum": spectrum})
+    return Plan("smoke", scale.model_copy(update={"theory": theory}))
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +41,62 @@ def test_every_curve_is_whole(written):
         assert not any("np." in value or value == "nan" for row in rows for value in row.values()), name
 
 
+def training_set(plan, experiment, arrays):
+    """Inputs and targets ±1."""
+    spec = plan.scale.experiments[experiment].data
+    held = samples(spec, load("digits", arrays))
+    return inputs(spec, held.train_images), parity(held.train_labels)[:, 0]
+
+
+def test_modes_are_equation_3_for_either_k(plan, written):
+    section = plan.scale.theory.modes
+    rows = [{key: float(value) for key, value in row.items()} for row in written["modes"]]
+    assert len(rows) == 2 * len(section.eigenvalues) * section.points
+    assert {(row["k"], row["eigenvalue"]) for row in rows} == {(k, g) for k in (1, 2) for g in section.eigenvalues}
+    assert max(row["t"] for row in rows) == pytest.approx(section.t_l2 / section.l2)
+    for row in rows[:: len(rows) // 7]:
+        assert row["f"] == mode_evolution(row["t"], row["eigenvalue"], row["l2"], row["k"], 1.0)
+
+
+def test_the_kernels_loss_is_the_mean_over_random_starts(plan, arrays):
+    """Against functions drawn from the NNGP and followed one by one, for each k; the horizon is the runs' own."""
+    section = plan.scale.theory.kernel
+    table = kernel_table(section, plan, lambda name: load(name, arrays))
+    x, y = training_set(plan, section.experiment, arrays)
+    nngp, ntk = relu_ntk(x, x)
+    starts = np.random.default_rng(0).multivariate_normal(np.zeros(len(y)), nngp, size=4000, method="eigh").T
+    config = plan.scale.experiments[section.experiment]
+    for k in section.k:
+        rows = np.flatnonzero(table["k"] == k)
+        t = table["t"][rows]
+        assert (t[0], t[-1]) == pytest.approx((config.lr[0], 3.0 / config.l2[0]))
+        targets = np.tile(y[:, None], 4000)
+        for i in (0, 25, -1):
+            f = evolve(ntk, targets, config.l2[0], k, t[i], initial=starts, reduction="mean")
+            losses = ((f - targets) ** 2).mean(axis=0) / 2
+            assert abs(losses.mean() - table["loss"][rows[i]]) < 5 * losses.std() / np.sqrt(4000)
+
+
+def test_a_recorded_curve_is_the_shipped_table(plan, tmp_path, monkeypatch):
+    """Where it needs data; what needs none is computed."""
+    (tmp_path / "paper_results").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="no recorded theory curve for scale smoke"):
+        write_curve("kernel", plan, tmp_path / "kernel.csv", recorded=True)
+    shipped = shipped_curve("smoke", "kernel")
+    shipped.parent.mkdir(parents=True)
+    shipped.write_text("k,t\n")
+    write_curve("kernel", plan, tmp_path / "kernel.csv", recorded=True)
+    assert (tmp_path / "kernel.csv").read_text() == "k,t\n"
+    write_curve("modes", plan, tmp_path / "modes.csv", recorded=True)
+    assert (tmp_path / "modes.csv").read_text().startswith("k,eigenvalue,l2,t,f\n")
+
+
 def test_spectrum_of_the_real_kernel_is_where_the_loss_is_least(plan, arrays, written):
     """Its t_min against the loss of every mode on a fine grid, mode by mode."""
     names = {row["spectrum"] for row in written["spectrum"]}
-    assert names == {*(f"power {p:g}" for p in (0.25, 0.5, 1, 1.5)), "single mode", "kernel"}
-    experiment = plan.scale.experiments["fig5c"]
-    spec = experiment.data.spec()
-    samples = data.samples(spec, data.load("digits", arrays))
-    x, y = data.inputs(spec, samples.train_images), data.parity(samples.train_labels)[:, 0]
+    assert names == {"power 0.25", "power 1.5", "single mode", "kernel"}
+    x, y = training_set(plan, "fig5c", arrays)
     eigenvalues, modes = np.linalg.eigh(relu_ntk(x, x)[1] / len(y))
     rows = [row for row in written["spectrum"] if row["spectrum"] == "kernel"]
     for row in (rows[0], rows[-1]):

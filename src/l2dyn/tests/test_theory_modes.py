@@ -45,14 +45,14 @@ def printed_factors(t, eigenvalue, l2, k):
             return mp.exp(-k * l2 * t + exponent(t) - exponent(s) - (k - 2) * l2 * s)
 
         # The integrand may live on any scale near either end, and changes over 1/λ in between.
-        points = {mp.mpf(0), t} | {t * f for d in range(1, 12) for f in (mp.mpf(10) ** -d, 1 - mp.mpf(10) ** -d)}
+        points = {mp.mpf(0), t} | {t * f for d in range(1, 12, 2) for f in (mp.mpf(10) ** -d, 1 - mp.mpf(10) ** -d)}
         points |= {t * j / mp.ceil(l2 * t) for j in range(int(l2 * t) + 1)}
         initial = mp.exp(-k * l2 * t + exponent(t) - exponent(0))
         return float(initial), float(eigenvalue * mp.quad(integrand, sorted(points)))
 
 
 def closed_form(t, eigenvalue, l2, k):
-    """((initial, target, residual) factors, (initial, target) factors of df/d log t), by gamma functions; k >= 1."""
+    """Factors (initial, target, residual, initial and target of df/d log t) by incomplete gamma functions; k >= 1."""
     with mp.workdps(80):
         t, eigenvalue, l2, k = map(mp.mpf, (t, eigenvalue, l2, k))
         now = eigenvalue * mp.exp(-2 * (k - 1) * l2 * t)
@@ -65,13 +65,13 @@ def closed_form(t, eigenvalue, l2, k):
             initial = mp.exp(-k * l2 * t + end - begin)
             target = end**b * mp.exp(end) * (mp.gammainc(1 - b, end) - mp.gammainc(1 - b, begin))
         learned = now * (1 - target) - k * l2 * target if k != 1 else eigenvalue * initial
-        slopes = -t * (now + k * l2) * initial, t * learned
-        return tuple(map(float, (initial, target, target - 1))), tuple(map(float, slopes))
+        return [float(v) for v in (initial, target, target - 1, -t * (now + k * l2) * initial, t * learned)]
 
 
 def assert_close(actual, expected, rtol):
     """Relative agreement, down to the smallest numbers that a float64 holds with all digits."""
-    assert_allclose(actual, expected, rtol=rtol, atol=1e-300)
+    with np.errstate(under="ignore"):
+        assert_allclose(actual, expected, rtol=rtol, atol=1e-300)
 
 
 # --- values ---------------------------------------------------------------------------------------
@@ -80,8 +80,8 @@ def assert_close(actual, expected, rtol):
 @pytest.mark.parametrize(
     ("k", "ratio", "decays"),
     [
-        (0, 3.0, 0.4), (0, 1e-8, 50.0), (0.5, 1e4, 0.01), (0.5, 0.02, 12.0), (0.9, 1e-4, 45.0), (1.001, 7.0, 2.0),
-        (1.5, 1e5, 3.0), (1.5, 0.3, 40.0), (2, 1e8, 1e-7), (2, 1e3, 50.0), (3, 2e2, 5.0), (5.5, 1.0, 50.0),
+        (0, 3.0, 0.4), (0, 1e-8, 30.0), (0.5, 1e4, 0.01), (0.5, 0.02, 12.0), (0.9, 1e-4, 15.0), (1.001, 7.0, 2.0),
+        (1.5, 1e5, 3.0), (1.5, 0.3, 15.0), (2, 1e8, 1e-7), (2, 1e3, 50.0), (3, 2e2, 5.0), (5.5, 1.0, 5.0),
     ],
 )  # fmt: skip
 def test_printed_equation(k, ratio, decays):
@@ -96,20 +96,21 @@ def test_printed_equation(k, ratio, decays):
     assert abs(value - (0.7 * initial - 2 * target)) <= 1e-10 * (0.7 * initial + 2 * target) + 1e-300
 
 
-@pytest.mark.parametrize("k", [1, 1.2, 1.9, 2, 2.5, 5.5])
+@pytest.mark.parametrize("k", [1, 1.2, 1.9, 2, 5.5])
 def test_closed_form_over_the_whole_range(k):
     """Of slopes, learning and forgetting are each exact: their difference is off by a rounding of learning."""
     l2 = 0.002
-    for decays, ratio in itertools.product([1e-9, 1e-4, 0.03, 0.5, 2, 7, 20, 50], [1e-8, 1e-5, 0.01, 1, 100, 1e5, 1e8]):
-        arguments = decays / l2, ratio * l2, l2, k
-        (initial, target, residual), (initial_slope, target_slope) = closed_form(*arguments)
-        assert_close(mode_response(*arguments)[0], initial, 1e-12)
-        assert_close(mode_response(*arguments)[1], target, 1e-10)
-        assert_close(mode_residual_response(*arguments)[1], residual, 1e-10)
-        found = slope_response(*arguments)
-        assert abs(found[0] - initial_slope) <= 1e-10 * abs(initial_slope) + 1e-290, arguments
-        allowed = 2e-9 * abs(target_slope) + 1e-12 * abs(initial_slope) + 1e-290
-        assert abs(found[1] - target_slope) <= allowed, arguments
+    decays, ratios = np.meshgrid([1e-9, 1e-4, 0.03, 0.5, 2, 7, 20, 50], [1e-8, 1e-5, 0.01, 1, 100, 1e5, 1e8])
+    t, eigenvalues = decays.ravel() / l2, ratios.ravel() * l2
+    expected = np.array([closed_form(*pair, l2, k) for pair in zip(t, eigenvalues, strict=True)]).T
+    initial, target = mode_response(t, eigenvalues, l2, k)
+    assert_close(initial, expected[0], 1e-12)
+    assert_close(target, expected[1], 1e-10)
+    assert_close(mode_residual_response(t, eigenvalues, l2, k)[1], expected[2], 1e-10)
+    initial, target = slope_response(t, eigenvalues, l2, k)
+    with np.errstate(under="ignore"):
+        assert (abs(initial - expected[3]) <= 1e-10 * abs(expected[3]) + 1e-290).all()
+        assert (abs(target - expected[4]) <= 2e-9 * abs(expected[4]) + 1e-12 * abs(expected[3]) + 1e-290).all()
 
 
 @pytest.mark.parametrize("k", [0, 0.5, 1, 1.5, 2, 5.5])
@@ -314,7 +315,7 @@ def test_residual_keeps_its_digits_where_f_equals_y():
 positive = st.floats(-10, 1.69).map(lambda e: 10.0**e)
 
 
-@settings(max_examples=80)
+@settings(max_examples=60)
 @given(
     decays=st.one_of(st.just(0.0), positive),
     ratio=st.one_of(st.just(0.0), st.floats(-8, 8).map(lambda e: 10.0**e)),
@@ -357,7 +358,7 @@ def test_array_equals_scalars_and_loops():
         together = mode(t, eigenvalue, 0.05, k, 1.5, initial)
         assert together.shape == (5, 23, 17)
         assert together.dtype == np.float64
-        for i, j, m in itertools.product(range(5), range(0, 23, 5), range(0, 17, 4)):
+        for i, j, m in itertools.product(range(5), range(0, 23, 11), range(0, 17, 8)):
             one = mode(float(t[j, 0]), float(eigenvalue[m]), 0.05, float(k[i, 0, 0]), 1.5, float(initial[m]))
             assert np.ndim(one) == 0
             assert_allclose(one, together[i, j, m], rtol=1e-13)

@@ -79,7 +79,8 @@ for train in (True, False):
     for name in flow.plan.experiments:
         flow.summary_key(name), flow.recorded_key(name), flow.bundles(name)
         for part in flow.plan.slices(name):
-            flow.gpus(name, part.index, part.count, part.key), flow.runtime_minutes(name, part.index, part.count, part.key)
+            which = (name, part.index, part.count, part.key)
+            flow.gpus(*which), flow.runtime_minutes(*which)
     flow.theory_key("kernel"), flow.targets(), flow.patterns(), flow.environment(), flow.results_key()
 print(json.dumps([name for name in heavy if name in sys.modules]))
 """

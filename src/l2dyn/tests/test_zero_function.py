@@ -10,6 +10,11 @@ from l2dyn.theory import survival_width
 COORDINATES = st.floats(-3, 3).filter(lambda v: abs(v) > 1e-3)
 
 
+@pytest.fixture
+def rng():
+    return np.random.default_rng(3)
+
+
 def best_in_two_dimensions(x, y):
     """max |mean(y relu(w·x))| over unit vectors: where a relu switches, or along the gradient of a sector between."""
     switches = [np.arctan2(x[:, 1], x[:, 0]) + turn for turn in (-np.pi / 2, np.pi / 2)]
@@ -21,7 +26,7 @@ def best_in_two_dimensions(x, y):
     return max(abs(np.maximum(x @ w, 0) @ y) / len(y) for w in units)
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(st.lists(st.tuples(COORDINATES, COORDINATES, COORDINATES), min_size=1, max_size=6))
 def test_in_two_dimensions_no_direction_is_better(samples):
     samples = np.array(samples)
@@ -32,7 +37,7 @@ def test_in_two_dimensions_no_direction_is_better(samples):
 
 def test_one_sample_is_the_linear_net():
     """|x|² = d, y: n = (y/λ)², whatever d."""
-    for d in (1, 3, 50):
+    for d in (1, 50):
         x = np.random.default_rng(d).standard_normal((1, d))
         x *= np.sqrt(d) / np.linalg.norm(x)
         assert survival_width(x, [-0.7], 0.02) == pytest.approx((0.7 / 0.02) ** 2, rel=1e-9)
@@ -46,11 +51,6 @@ def test_it_scales_as_the_labels_and_as_1_over_l2(rng):
     assert survival_width(x, y, 0.05) == pytest.approx(4 * width)
     assert survival_width(np.vstack([x, x]), np.tile(y, 2), 0.1) == pytest.approx(width)  # the mean, not the sum
     assert survival_width(np.hstack([x, np.zeros((12, 15))]), y, 0.1) == pytest.approx(width / 4)  # d is 20, not 5
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(3)
 
 
 def late_function(x, y, l2, width, start, t, lr=0.1):

@@ -10,16 +10,14 @@ from torch import Tensor
 
 from l2dyn.data.samples import Samples
 from l2dyn.nets.ntk import empirical_ntk
-from l2dyn.nets.stacked_fully_connected import cross_entropy, half_mse
 from l2dyn.runs.plan import Task
 from l2dyn.specs.base import imported
 from l2dyn.training.inputs import Batches, Images, on_device
 from l2dyn.training.loop import TrainingLoop
 from l2dyn.training.order import DataOrder
 from l2dyn.training.precision import PARAMETER_DTYPES, PRODUCT_DTYPES
-from l2dyn.training.stacked_steps import AutogradSteps, Stack, StackedSteps, WrittenOutSteps
+from l2dyn.training.stacked_steps import LOSSES, AutogradSteps, Stack, StackedSteps, WrittenOutSteps
 
-LOSSES = {"cross_entropy": cross_entropy, "half_mse": half_mse}
 CHUNK = 2048  # samples evaluated at once
 PENDING = 64  # evaluations that a GPU keeps before the host asks for them
 

@@ -12,8 +12,9 @@ class NetSpec(Spec):
 
     module: import path of its torch module, a class that is called with (spec, image shape, outputs) and takes images
     [N, channels, height, width] to outputs [N, outputs]. stacked_module: the same for E nets as one stack, where
-    there is one (StackedFullyConnected shows the interface). weight_std: of N(0, weight_std²/fan_in), from which weights
-    are drawn. Nets with batch norm have a field norm_group, the samples that it normalizes together (0: the batch).
+    there is one (StackedFullyConnected shows the interface). weight_std: of N(0, weight_std²/fan_in), from which
+    weights are drawn. Nets with batch norm have a field norm_group, the samples that it normalizes together (0: the
+    whole batch).
     """
 
     module: ClassVar[str]

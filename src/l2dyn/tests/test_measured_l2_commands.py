@@ -1,0 +1,211 @@
+"""The commands around measured λ, by hand and under the workflow: predict, and what the others say of its outcome."""
+
+import logging
+import re
+
+import numpy as np
+import pytest
+
+from l2dyn.cli.main import main
+from l2dyn.config.loading import load_scale
+from l2dyn.runs.cache import Cache
+from l2dyn.runs.l2_selection import L2Selection, read_l2_selection, selection_path, write_l2_selection
+from l2dyn.runs.plan import planned
+from l2dyn.runs.records import write_records
+
+SETUP = {
+    "shows": "x",
+    "net": {"kind": "fc", "hidden_layers": 1, "width": 4},
+    "data": {"name": "digits", "train_samples": 64, "test_samples": 100},
+    "lr": [0.1],
+}
+GRID = SETUP | {"l2": [0.01, 0.02, 0.04], "seeds": [0, 1], "horizon": {"epochs": 50}, "slices": 3}
+EXPERIMENTS = {
+    "source": SETUP | {"l2": [0.01], "horizon": {"epochs": 100}},
+    "guess": SETUP | {"l2": {"predicted_from": "source"}, "horizon": {"budgets": [10, 40]}},
+    "grid": GRID,
+    "changing": SETUP | {"l2": [0.01], "horizon": {"epochs": 100}, "auto_l2": {}},
+    "scheduled": SETUP | {"l2": [0.01], "horizon": {"epochs": 100}, "lr_schedule": {"at": [0.5]}},
+}
+FOUND = {(0.1, 10.0): 0.04, (0.1, 40.0): 0.01}
+
+
+@pytest.fixture
+def records(write_scale, make_record):
+    """records(name, peak): of an experiment's runs, each measured after every step."""
+    write_scale({"about": "x", "device": "cpu", "figures": {}, "experiments": EXPERIMENTS})
+
+    def make(name, peak):
+        tasks = planned("tiny", load_scale("tiny")).tasks(name)
+        curves = [0.9 - 0.01 * np.abs(np.arange(task.steps + 1) - peak) for task in tasks]
+        return [make_record(t.spec, t.steps, test_accuracy=curve) for t, curve in zip(tasks, curves, strict=True)]
+
+    return make
+
+
+@pytest.fixture
+def finished(records):
+    """finished(name, peak): the experiment's runs are in the cache."""
+
+    def save(name, peak):
+        for record in records(name, peak):
+            Cache().save(record)
+
+    return save
+
+
+@pytest.fixture
+def l2dyn(records, capsys):
+    """l2dyn(*arguments) runs a command at scale tiny: exit code, standard output, lines of standard error."""
+    log = logging.getLogger("l2dyn")  # the command line sets it up; leave it as it was
+    before = (list(log.handlers), log.level, log.propagate)
+
+    def run(command, *arguments):
+        capsys.readouterr()
+        code = main([command, "--scale", "tiny", *map(str, arguments)])
+        seen = capsys.readouterr()
+        return code, seen.out, seen.err.splitlines()
+
+    yield run
+    for handler in log.handlers:
+        if handler not in before[0]:
+            handler.close()
+    log.handlers[:], log.level, log.propagate = before
+
+
+def test_predict_by_hand(l2dyn, finished):
+    """From what is finished; it may be called again."""
+    finished("source", peak=40)
+    for _ in range(2):
+        code, out, err = l2dyn("predict", "--experiment", "guess")
+        path = selection_path("tiny", "guess")
+        assert code == 0
+        assert str(path) in "".join(err)
+        assert [line.split() for line in out.splitlines()[1:]] == [["0.1", "10", "0.04"], ["0.1", "40", "0.01"]]
+        assert read_l2_selection(path).values == FOUND
+    code, _, err = l2dyn("summarize", "--experiment", "guess")
+    assert (code, "1 finished, 1 missing" in err[-1]) == (0, True)  # λ = 0.01 is the source's own run
+
+
+def test_predict_under_the_workflow(l2dyn, records, tmp_path):
+    """From the bundles that it is handed, to the file that it is told; the table goes into the log."""
+    bundle, log, path = tmp_path / "1of1-0.parquet", tmp_path / "logs" / "predict.log", tmp_path / "there" / "l2.json"
+    write_records(bundle, records("source", peak=40))
+    options = ["--bundles", bundle, "--output", path, "--log", log]
+    assert l2dyn("predict", "--experiment", "guess", *options) == (0, "", [])
+    assert read_l2_selection(path).values == FOUND
+    assert not selection_path("tiny", "guess").exists()
+    assert "0.04" in log.read_text()
+
+
+@pytest.mark.parametrize("logged", [False, True])
+def test_what_cannot_be_measured_is_said_wherever_it_matters(l2dyn, tmp_path, logged):
+    """The workflow goes on; there is nothing to train, and one missing row."""
+    log = ["--log", tmp_path / "log"] if logged else []
+    code, _, err = l2dyn("predict", "--experiment", "guess", *log)
+    reason = "1 of 1 runs of source are missing"
+    assert code == 0
+    assert len([line for line in err if "guess" in line and reason in line]) == 1
+    assert read_l2_selection(selection_path("tiny", "guess")) == L2Selection({}, reason, {})
+    for command in ("plan", "status"):
+        code, out, _ = l2dyn(command)
+        assert code == 0
+        assert out.count(f"guess: its l2 could not be measured: {reason}") == 1
+        assert "pending" not in out
+    code, _, err = l2dyn("train", "--experiment", "guess", *log)
+    assert code == 0
+    assert any(reason in line and "l2dyn predict" in line for line in err)
+    code, _, err = l2dyn("summarize", "--experiment", "guess")
+    assert (code, "1 missing" in err[-1]) == (0, True)
+
+
+@pytest.mark.parametrize("half_known", [False, True])
+def test_training_what_is_pending(l2dyn, half_known):
+    """Also where some of its λ are known: no exit with "done" for the others."""
+    if half_known:
+        write_l2_selection(selection_path("tiny", "guess"), L2Selection({(0.1, 10.0): 0.04}))
+    code, out, (line,) = l2dyn("train", "--experiment", "guess")
+    assert (code, out) == (2, "")
+    assert "l2dyn predict --scale tiny --experiment guess" in line
+    assert "source" in line
+
+
+BAD = [
+    ("--experiment guess --budget 5", "--budget: guess"),
+    ("--experiment guess --first-decay 0", "--first-decay: guess"),
+    ("--experiment source --first-decay 5", "--first-decay: needs the --budget"),
+    ("--experiment source --output x.json", "--output: source"),
+    ("--experiment nobody", "--experiment nobody"),
+    ("--experiment grid", "--experiment grid: 5 of its runs"),  # all but the one that the source lists, too
+    ("--experiment changing", "--experiment changing: it has auto_l2"),
+    ("--experiment scheduled", "--experiment scheduled: it has lr_schedule"),
+    ("--experiment source --budget 0", "--budget, --first-decay: budget must be positive"),
+    ("--experiment source --budget nan", "--budget, --first-decay: budget must be positive"),
+    ("--experiment source --budget 5 --first-decay 6", "first_decay must not exceed"),
+    ("--experiment source --budget 5 --first-decay 0", "first_decay must be positive"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "part"), BAD, ids=[arguments for arguments, _ in BAD])
+def test_bad_predictions(l2dyn, finished, workplace, arguments, part):
+    finished("source", peak=40)
+    code, out, (line,) = l2dyn("predict", *arguments.split())
+    assert (code, out) == (2, "")
+    assert part in line
+    assert not (workplace / "x.json").exists()
+    assert not selection_path("tiny", "guess").exists()
+
+
+def test_c_of_a_listed_experiment(l2dyn, finished):
+    """c of either reading with its resolution, the dimensionless C, and λ of every budget that is asked for."""
+    finished("source", peak=30)
+    code, out, err = l2dyn("predict", "--experiment", "source", "--budget", "7", "--budget", "300")
+    assert (code, err) == (0, [])
+    head, row = out.splitlines()
+    assert "7 epochs" in head
+    assert "300 epochs" in head
+    # c = 0.01·30 both ways, half a point before the peak being less than one evaluation; C = 0.1·1·c
+    assert row.split() == ["0.1", "1", "0.3", "(0.29–0.31)", "0.3", "(0.29–0.31)", "0.03", "0.043", "0.001"]
+    code, out, _ = l2dyn("predict", "--experiment", "source", "--budget", "7", "--first-decay", "3")
+    assert (code, out.split()[-1]) == (0, "0.1")
+    assert not selection_path("tiny", "source").exists()
+
+
+def test_c_of_a_listed_experiment_without_a_peak(l2dyn, finished):
+    finished("source", peak=100)
+    code, out, (line,) = l2dyn("predict", "--experiment", "source")
+    assert (code, out) == (2, "")
+    assert "source" in line
+
+
+def test_a_damaged_bundle_stops_a_prediction(l2dyn, tmp_path):
+    bundle = tmp_path / "1of1-0.parquet"
+    bundle.write_bytes(b"PAR1")
+    code, _, (line,) = l2dyn("predict", "--experiment", "guess", "--bundles", bundle)
+    assert code == 1
+    assert f"delete {bundle}" in line
+    assert not selection_path("tiny", "guess").exists()
+
+
+def test_plan_and_status_of_what_is_pending(l2dyn, finished):
+    """Runs count once, whatever the number of their budgets."""
+    finished("source", peak=30)
+
+    def cells(out, name) -> list[str]:
+        (line,) = [line for line in out.splitlines() if line.split()[:1] == [name] and re.search(r" \d", line)]
+        return line.removeprefix(name).split()
+
+    code, out, _ = l2dyn("plan")
+    assert code == 0
+    assert cells(out, "guess")[:6] == ["*", "2", "2", "0", "40", "50"]  # runs, own, capped, longest run, steps
+    assert cells(out, "grid")[:3] == ["6", "5", "0"]  # the source and the grid share a run
+    assert re.search(r"^\* guess: pending.* source", out, re.MULTILINE)
+    code, out, _ = l2dyn("status")
+    assert code == 0
+    assert re.search(r"^guess: pending.* source", out, re.MULTILINE)
+    assert cells(out, "grid") == ["6", "1", "0", "0", "0", "5"]  # runs, done, shipped, diverged, checkpointed, missing
+    write_l2_selection(selection_path("tiny", "guess"), L2Selection(FOUND))
+    for command in ("plan", "status"):
+        code, out, _ = l2dyn(command)
+        assert (code, "pending" in out) == (0, False)
+    assert cells(out, "guess")[:2] == ["2", "1"]

@@ -1,0 +1,51 @@
+"""results.md: every plotted number with its interval, and what of each experiment is there."""
+
+import pytest
+
+from l2dyn.tables.csv_files import write_csv
+from l2dyn.tables.results import write_results
+from l2dyn.tables.summary import write_summary
+
+COLUMNS = ("panel", "series", "kind", "x", "y", "low", "high")
+FIG2 = [
+    ("a", "slope", "number", None, -0.98765, -1.2, -0.8),
+    ("b", "R² | all", "number", None, 0.5, None, None),
+    ("b", "curve", "line", 1.0, 123.0, None, None),
+]
+
+
+@pytest.fixture
+def page(tiny, plan_of, tmp_path):
+    """The page of a scale with two figures, of which one has no numbers."""
+    write_csv(tmp_path / "fig2.csv", COLUMNS, FIG2)
+    write_csv(tmp_path / "fig5.csv", COLUMNS, FIG2[2:])
+    a, b, c = ({"run_id": name, "device": device} for name, device in (("a", "cpu"), ("b", "gpu"), ("c", None)))
+    first = [a | {"status": "finished"}, a | {"status": "finished"}, b | {"status": "short"}, c | {"status": "missing"}]
+    write_summary(tmp_path / "first" / "summary.csv", first)
+    write_summary(tmp_path / "budget" / "summary.csv", [b | {"status": "diverged"}])
+    write_results(plan_of(tiny), tmp_path, tmp_path / "results.md")
+    return (tmp_path / "results.md").read_text()
+
+
+def test_numbers_stand_below_their_figure(page):
+    """To four digits, with an interval where there is one; lines are not numbers, and bars do not break the table."""
+    assert "| a | slope | -0.9877 | -1.2 to -0.8 |\n| b | R² \\| all | 0.5 |  |\n" in page
+    assert page.index("## fig2") < page.index("slope") < page.index("## Runs")
+    assert "fig5" not in page
+    assert "123" not in page
+
+
+def test_every_experiment_that_a_figure_shows_has_a_row(page):
+    """Runs count once, rows of the summary at each horizon."""
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("|")]
+    head, first, budget = (row for row in rows if len(row) == 9 and row[0] != "---")
+    found = [dict(zip(head, row, strict=True)) for row in (first, budget)]
+    assert [row["experiment"] for row in found] == ["first", "budget"]
+    assert [row["shows"] for row in found] == ["a grid", "a fixed budget"]
+    counted = ("runs", "seeds", "finished", "diverged", "missing or short")
+    assert [[int(row[name]) for name in counted] for row in found] == [[3, 1, 2, 0, 2], [1, 2, 0, 1, 0]]
+    assert [row["device"] for row in found] == ["cpu, gpu", "gpu"]
+
+
+def test_the_page_says_whose_results_it_holds(page):
+    assert page.startswith("# Results of the scale tiny\n\nFor tests. ")

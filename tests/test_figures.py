@@ -1,0 +1,93 @@
+"""The smoke scale's figures: every panel, every number with its run, fonts, notebooks in Jupyter, results by number."""
+
+import sys
+
+import pytest
+from checkout import rows_of
+
+PANELS = {
+    "fig1": "abc",
+    "fig2": "abcdef",
+    "fig3": "abcdef",
+    "fig4": "ab",
+    "fig5": "abc",
+    "figS-constant": "abc",
+    "figS-kernel": "ab",
+    "figS-linear": "abc",
+    "figS-spectrum": "ab",
+}
+
+
+@pytest.mark.parametrize("name", PANELS)
+def test_a_figure_has_its_panels_and_the_runs_behind_every_number(finished, name):
+    pdf = (finished.path / "figures" / f"{name}.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF")
+    assert b"/Type3" not in pdf  # fonts are embedded as TrueType
+    assert b"/FontFile2" in pdf
+    assert (finished.path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    table = rows_of(finished.out / f"{name}.csv")
+    drawn = {row["panel"] for row in table}
+    assert set(PANELS[name]) - {"a"} <= drawn <= set(PANELS[name])  # so short a run may have no t* to draw
+    assert {row["kind"] for row in table} <= {"points", "number"}
+    listed = {run for row in table for run in row["run_ids"].split()}  # a number made of others has no run
+    assert listed <= finished.records()
+    assert listed or name in ("figS-constant", "figS-linear", "figS-spectrum")
+
+
+def test_summaries_have_a_row_for_every_run_and_budget(finished):
+    assert len(finished.summary("fig2ab")) == 6
+    assert len(finished.summary("fig1b-tuned")) == 9
+    rows = [row for path in finished.out.glob("*/summary.csv") for row in rows_of(path)]
+    assert {row["status"] for row in rows} <= {"finished", "diverged"}
+    assert {row["source"] for row in rows} == {"trained"}
+
+
+def test_l2_is_predicted_from_what_was_measured_and_trained(finished):
+    """λ = c/T to two digits, c of figure 4a's own runs; every one of them trained, at its own budget."""
+    import json
+
+    selection = json.loads((finished.out / "fig1b-predicted" / "l2.json").read_text())
+    (coefficient,) = selection["evidence"]["coefficients"]
+    assert set(coefficient["run_ids"]) == {row["run_id"] for row in finished.summary("fig4a")}
+    wanted = {row["epochs"]: float(f"{coefficient['c_argmax'] / row['epochs']:.1e}") for row in selection["l2"]}
+    rows = finished.summary("fig1b-predicted")
+    assert {float(row["horizon_epochs"]): float(row["l2"]) for row in rows} == wanted
+    (scheduled,) = finished.summary("fig1a-predicted")
+    assert float(scheduled["l2"]) == float(f"{coefficient['c_argmax'] / (0.3 * 16):.1e}")  # T1 = 0.3·T
+    grid = [row for row in finished.summary("fig1b-tuned") if row["horizon_epochs"] == "32.0"]
+    best = max(grid, key=lambda row: float(row["max_test_accuracy"]))
+    assert {float(row["l2"]) for row in finished.summary("fig1c-tuned")} == {float(best["l2"])}
+
+
+def test_results_by_number_are_those_of_the_figures(finished):
+    page = (finished.out / "results.md").read_text()
+    shown = [line for line in page.splitlines() if line.startswith("| ") and "---" not in line]
+    for name in PANELS:
+        for row in rows_of(finished.out / f"{name}.csv"):
+            if row["kind"] == "number":
+                value = f"{float(row['y']):.4g}" if row["y"] else ""
+                assert any(f"| {row['panel']} | {row['series']} | {value} |" in line for line in shown)
+    assert "| fig2ab | t* and the best test accuracy" in page
+
+
+def test_notebooks_run_in_jupyter(finished, tmp_path):
+    """With jupytext --execute, without a rule; they read results/quick."""
+    checkout = finished.copy_to(tmp_path / "notebooks")
+    checkout.out.rename(checkout.path / "results" / "quick")
+    (checkout.path / "config" / "smoke.yaml").replace(checkout.path / "config" / "quick.yaml")
+    for name in ("fig1", "fig2", "fig5"):
+        output = tmp_path / f"{name}.ipynb"
+        arguments = ("--to", "ipynb", "--execute", f"figures/{name}.py", "-o", str(output))
+        checkout.run(sys.executable, "-m", "jupytext", *arguments, PYTHONPATH=str(checkout.path / "src"))
+        assert "image/png" in output.read_text()
+
+
+def test_a_notebook_that_lacks_its_runs_says_what_to_do(fresh):
+    done = fresh.run(
+        sys.executable,
+        "-c",
+        "import runpy; runpy.run_path('figures/fig2.py')",
+        rc=1,
+        PYTHONPATH=str(fresh.path / "src"),
+    )
+    assert "results/quick/fig2ab/summary.csv: not made yet; run: snakemake" in done.stderr

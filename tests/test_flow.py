@@ -1,0 +1,334 @@
+"""The DAG from end to end: what runs, what does not run again, what comes back after a loss, what a fault says."""
+
+import json
+import re
+import shutil
+
+import pytest
+from checkout import damage, jobs_of, lines_of_users, nothing_to_do
+
+MADE_BELOW_TRAINING = ("summarize", "select_l2", "theory", "figure", "publish", "results")
+
+
+def made(done) -> dict[str, int]:
+    """Jobs below training."""
+    return {rule: count for rule, count in jobs_of(done).items() if rule in MADE_BELOW_TRAINING}
+
+
+def test_everything_is_a_declared_output(finished_tiny):
+    """Below results/<scale> lie outputs, logs and benchmarks; beside it the data and the cache, nothing else."""
+    top = {path.name for path in (finished_tiny.path / "results").iterdir()}
+    assert top == {"cache", "data", "tiny"}
+    names = {str(path.relative_to(finished_tiny.out)) for path in finished_tiny.out.rglob("*") if path.is_file()}
+    expected = r"(fig\w+\.(pdf|png|csv)|results\.md|theory/\w+\.csv|logs/[\w-]+\.log|benchmarks/[\w-]+\.tsv"
+    expected += r"|[\w-]+/(summary\.csv|l2\.json|runs/\d+of\d+-[0-9a-f]{10}\.parquet))"
+    assert [name for name in names if not re.fullmatch(expected, name)] == []
+
+
+def test_a_second_call_does_nothing(tiny):
+    before = tiny.tree()
+    assert nothing_to_do(tiny.snakemake("all"))
+    assert tiny.tree() == before
+
+
+@pytest.mark.parametrize("scale", ["smoke", "quick", "gpu", "paper"])
+def test_parsing_changes_nothing_on_disk(fresh, scale):
+    before = fresh.tree()
+    fresh.snakemake("all", "-n", "--config", f"scale={scale}")
+    assert fresh.tree() == before
+
+
+@pytest.mark.parametrize("scale", ["gpu", "paper"])
+def test_the_large_scales_dry_run(fresh, scale):
+    jobs = jobs_of(fresh.snakemake("all", "-n", "--config", f"scale={scale}", "train=true"))
+    assert jobs["train"] > 1
+    assert jobs["figure"] == jobs["publish"] > 5
+
+
+def test_runs_that_several_experiments_list_are_trained_once(finished_tiny):
+    ids = {name: {row["run_id"] for row in finished_tiny.summary(name)} for name in ("fig2ab", "fig2c", "fig1b-tuned")}
+    assert len(ids["fig2ab"] & ids["fig2c"]) == 3
+    tuned = {row["run_id"] for row in finished_tiny.summary("fig1c-tuned")}
+    assert len(tuned) == 2
+    assert len(tuned & ids["fig1b-tuned"]) == 1  # the grid's seed
+    logs = finished_tiny.train_logs(since=0)
+    trained = [run for log in logs for run in re.findall(r" run ([0-9a-f]{12}) finished", log.read_text())]
+    assert len(trained) == len(set(trained)) == len(finished_tiny.records())
+
+
+# --- losses ----------------------------------------------------------------------------------------
+
+LOST = (
+    "fig2ab/summary.csv",
+    "fig1b-predicted/summary.csv",
+    "fig1b-predicted/l2.json",
+    "fig1c-tuned/l2.json",
+    "fig4.csv",
+    "fig2.png",
+    "theory/modes.csv",
+    "results.md",
+)
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_a_lost_file_is_made_again_and_nothing_trained(tiny, name):
+    content = (tiny.out / name).read_bytes()
+    (tiny.out / name).unlink()
+    done = tiny.snakemake("all" if name != "fig4.csv" else "results/tiny/fig4.csv")
+    assert (tiny.out / name).read_bytes() == content
+    assert done.trained == 0
+    assert nothing_to_do(tiny.snakemake("all"))
+
+
+@pytest.mark.parametrize("with_cache", [True, False], ids=["from the cache", "without it"])
+def test_a_lost_bundle_is_put_together_again_to_the_byte(tiny, with_cache):
+    """Without the cache its runs are lost, but no other one's: 'fig2ab' has two slices."""
+    (bundle, other) = tiny.bundles("fig2ab")
+    content, kept = bundle.read_bytes(), other.read_bytes()
+    bundle.unlink()
+    if not with_cache:
+        shutil.rmtree(tiny.path / "results" / "cache")
+    done = tiny.snakemake("all")
+    assert (bundle.read_bytes() == content) or not with_cache  # trained again it holds other times
+    assert other.read_bytes() == kept
+    assert done.trained == (0 if with_cache else len(json_of(content)))
+    assert nothing_to_do(tiny.snakemake("all"))
+
+
+def json_of(bundle: bytes) -> dict:
+    """The runs of a bundle, from its metadata."""
+    import io
+
+    import pyarrow.parquet as pq
+
+    return json.loads(pq.read_metadata(io.BytesIO(bundle)).metadata[b"l2dyn"])["runs"]
+
+
+def test_without_the_cache_there_is_nothing_to_do_and_figures_are_restyled(tiny):
+    shutil.rmtree(tiny.path / "results" / "cache")
+    assert nothing_to_do(tiny.snakemake("all"))
+    tiny.edit("figures/fig4.py", 'ylabel="test accuracy"', 'ylabel="accuracy on the test set"')
+    done = tiny.snakemake("all")
+    assert made(done) == {"figure": 1, "publish": 1, "results": 1}
+    assert "train" not in jobs_of(done)
+
+
+def test_without_results_of_the_scale_everything_comes_back_from_the_cache(tiny):
+    ids = tiny.records()
+    shutil.rmtree(tiny.out)
+    done = tiny.snakemake("all")
+    assert done.trained == 0
+    assert tiny.records() == ids
+    assert (tiny.path / "figures" / "fig2.pdf").exists()
+
+
+def test_without_cache_and_data_one_lost_bundle_trains_its_own_runs_only(tiny):
+    for name in ("cache", "data"):
+        shutil.rmtree(tiny.path / "results" / name)
+    (bundle,) = tiny.bundles("fig4a")
+    bundle.unlink()
+    assert tiny.snakemake("all").trained == 1
+
+
+# --- changes ---------------------------------------------------------------------------------------
+
+
+def test_one_more_l2_trains_only_the_new_runs(tiny):
+    before = tiny.records()
+    tiny.edit_config(lambda v: v["experiments"]["fig2ab"]["l2"].append(0.05))
+    done = tiny.snakemake("all")
+    new = tiny.records() - before
+    rows = [row for row in tiny.summary("fig2ab") if row["run_id"] in new]
+    assert sorted((float(r["lr"]), float(r["l2"])) for r in rows) == [(0.15, 0.05), (0.5, 0.05)]
+    assert done.trained == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "redone"),
+    [
+        ("src/l2dyn/measures/peaks.py", "TOLERANCE = 0.005", "TOLERANCE = 0.05", {"summarize", "select_l2", "figure"}),
+        ("src/l2dyn/measures/power_laws.py", "confidence: float = 0.90", "confidence: float = 0.80", {"figure"}),
+        ("src/l2dyn/plotting/style.py", "TEXT_WIDTH = 5.5", "TEXT_WIDTH = 5.0", {"figure"}),
+        ("src/l2dyn/theory/modes.py", '"""', '"""  ', {"theory"}),
+        ("src/l2dyn/tables/results.py", "SHOWN = 4", "SHOWN = 3", {"results"}),
+    ],
+)
+def test_a_changed_analysis_module_redoes_what_rests_on_it_and_trains_nothing(tiny, name, old, new, redone):
+    tiny.edit(name, old, new)
+    done = tiny.snakemake("all")
+    assert redone <= set(made(done))
+    assert "figure" in redone or "theory" in redone or "figure" not in made(done)
+    # a wider tolerance may predict another λ: its runs are new ones, and no other is trained
+    listed = {row["run_id"] for row in tiny.summary("fig1b-predicted")}
+    assert done.trained == 0 or (name.endswith("peaks.py") and done.trained <= len(listed))
+    assert nothing_to_do(tiny.snakemake("all"))
+
+
+def test_a_changed_numerics_version_trains_anew(tiny):
+    text = (tiny.path / "src/l2dyn/specs/run.py").read_text()
+    version = int(re.search(r"^NUMERICS_VERSION = (\d+)", text, re.MULTILINE)[1])
+    tiny.edit("src/l2dyn/specs/run.py", f"NUMERICS_VERSION = {version} ", f"NUMERICS_VERSION = {version + 1} ")
+    assert tiny.snakemake("all").trained == len(tiny.records())
+
+
+def test_another_measurement_trains_the_new_predictions_only(tiny):
+    before, path = tiny.records(), tiny.out / "fig1b-predicted" / "l2.json"
+    first = json.loads(path.read_text())["l2"]
+    tiny.edit_config(lambda v: v["experiments"]["fig4a"].update(seeds=[0, 1, 2]))
+    done = tiny.snakemake("all")
+    assert json.loads(path.read_text())["l2"] != first
+    new = tiny.records() - before
+    assert done.trained == len(new)
+    assert new <= {row["run_id"] for name in ("fig4a", "fig1b-predicted") for row in tiny.summary(name)}
+    assert nothing_to_do(tiny.snakemake("all"))
+
+
+def test_each_scale_keeps_its_own_figure(tiny):
+    """Tiny, another scale, tiny again: figures/ shows the configured one each time, and only `publish` runs."""
+    first = (tiny.path / "figures" / "fig2.png").read_bytes()
+    shutil.copy(tiny.path / "config" / "tiny.yaml", tiny.path / "config" / "other.yaml")
+    tiny.edit_config(lambda v: v["experiments"]["fig2c"].update(horizon={"epochs": 50}), scale="other")
+    for _ in range(2):
+        done = tiny.snakemake("figures/fig2.pdf", "--config", "scale=other")
+        assert done.trained == 0  # shorter horizons are prefixes
+        second = (tiny.path / "figures" / "fig2.png").read_bytes()
+        assert second == (tiny.path / "results" / "other" / "fig2.png").read_bytes() != first
+        assert set(jobs_of(tiny.snakemake("figures/fig2.pdf"))) <= {"publish"}
+        assert (tiny.path / "figures" / "fig2.png").read_bytes() == first
+
+
+# --- Snakemake's own ways --------------------------------------------------------------------------
+
+
+def test_touch_and_rerun_triggers_and_report(tiny):
+    tiny.snakemake("all", "--touch")
+    assert nothing_to_do(tiny.snakemake("all"))
+    tiny.edit("src/l2dyn/measures/peaks.py", "TOLERANCE = 0.005", "TOLERANCE = 0.006")
+    assert nothing_to_do(tiny.snakemake("all", "--rerun-triggers", "mtime"))
+    tiny.snakemake("all", "--rerun-triggers", "mtime", "--report=report.html")
+    assert "fig4" in (tiny.path / "report.html").read_text()
+
+
+def test_delete_all_output_deletes_what_is_declared_and_the_cache_brings_it_back(tiny):
+    ids = tiny.records()
+    tiny.snakemake("all", "--delete-all-output")
+    assert tiny.bundles() == []
+    assert not (tiny.path / "figures" / "fig2.pdf").exists()
+    assert tiny.snakemake("all").trained == 0
+    assert tiny.records() == ids
+
+
+def test_a_failing_forced_rerun_keeps_the_bundles(tiny):
+    before = {path: path.read_bytes() for path in tiny.bundles()}
+    tiny.edit(
+        "src/l2dyn/cli/training.py", "    part = plan.slice(", '    raise UserError("no luck")\n    part = plan.slice('
+    )
+    done = tiny.snakemake("all", "--forcerun", "train", "--keep-going", rc=1)
+    assert "l2dyn: no luck" in lines_of_users(done)
+    assert {path: path.read_bytes() for path in tiny.bundles()} == before
+
+
+def test_keep_going_finishes_what_it_can(fresh):
+    fresh.edit_config(
+        lambda v: v["experiments"]["fig4a"].update(data=v["experiments"]["fig4a"]["data"] | {"name": "mnist"})
+    )
+    fresh.edit_config(lambda v: v["experiments"]["fig1b-predicted"].update(l2=[0.1]))
+    done = fresh.snakemake("all", "--keep-going", rc=1, L2DYN_DATA=str(fresh.path / "nowhere"))
+    (line,) = [line for line in lines_of_users(done) if "mnist" in line.lower()]
+    assert "nowhere" in line
+    assert (fresh.path / "figures" / "fig2.pdf").exists()
+
+
+# --- faults ----------------------------------------------------------------------------------------
+
+
+def test_a_damaged_bundle_is_one_line_that_says_what_to_delete(tiny):
+    (bundle,) = tiny.bundles("fig4a")
+    damage(bundle)
+    (tiny.out / "fig4a" / "summary.csv").unlink()
+    done = tiny.snakemake("results/tiny/fig4a/summary.csv", rc=1)
+    (line,) = lines_of_users(done)
+    assert f"delete {bundle.relative_to(tiny.path)} and call again" in line
+    bundle.unlink()
+    assert tiny.snakemake("all").trained == 0
+
+
+def test_a_damaged_cache_record_is_one_line_and_trained_again_only_where_it_is_needed(tiny):
+    hurt = tiny.summary("fig4a")[0]["run_id"]
+    damage(tiny.path / "results" / "cache" / "runs" / f"{hurt}.parquet")
+    assert nothing_to_do(tiny.snakemake("all"))  # the bundle has it
+    (bundle,) = tiny.bundles("fig4a")
+    bundle.unlink()
+    done = tiny.snakemake("all")
+    assert done.trained == 1
+    (line,) = lines_of_users(done)
+    assert hurt in line
+    assert (tiny.path / "results" / "cache" / "runs" / f"{hurt}.parquet.corrupt").exists()
+
+
+def test_train_false_draws_what_is_there_and_sees_what_comes(tiny):
+    missing = tiny.summary("fig2ab")[4]["run_id"]
+    for bundle in tiny.bundles("fig2ab"):
+        bundle.unlink()
+    (tiny.path / "results" / "cache" / "runs" / f"{missing}.parquet").unlink()
+    off = ("all", "--config", "scale=tiny", "train=false")
+    done = tiny.snakemake(*off)
+    assert not {"train", "data"} & set(jobs_of(done))
+    status = {row["run_id"]: row["status"] for row in tiny.summary("fig2ab")}
+    assert {run for run, said in status.items() if said == "missing"} == {missing}
+    assert nothing_to_do(tiny.snakemake(*off))
+    tiny.l2dyn("train", "--scale", "tiny", "--experiment", "fig2ab")
+    tiny.snakemake(*off)
+    assert "missing" not in {row["status"] for row in tiny.summary("fig2ab")}
+    shutil.rmtree(tiny.path / "results" / "cache")
+    tiny.snakemake(*off)
+    assert {row["status"] for row in tiny.summary("fig2c")} == {"finished"}  # bundles are looked at, too
+
+
+def test_the_gpu_scale_draws_from_nothing_and_downloads_nothing(fresh):
+    done = fresh.snakemake("figures", "--config", "scale=gpu")
+    assert not {"train", "data"} & set(jobs_of(done))
+    assert (fresh.path / "figures" / "fig5.pdf").exists()
+    rows = fresh.path / "results" / "gpu" / "fig2ab" / "summary.csv"
+    assert "finished" in rows.read_text() or "missing" in rows.read_text()
+
+
+def test_shipped_runs_are_recorded_and_not_trained_and_reuse_false_ignores_them(tiny):
+    for name in ("fig2ab", "fig2c"):
+        tiny.l2dyn("ship", "--scale", "tiny", "--experiment", name)
+    shutil.rmtree(tiny.path / "results")
+    done = tiny.snakemake("figures/fig2.pdf")
+    assert "train" not in jobs_of(done)
+    assert jobs_of(done)["recorded"] == 2
+    assert {row["source"] for row in tiny.summary("fig2ab")} == {"recorded"}
+    assert jobs_of(tiny.snakemake("figures/fig2.pdf", "-n", "--config", "scale=tiny", "reuse=false"))["train"] > 1
+    shelf = tiny.path / "paper_results" / "runs" / "tiny-fig2ab.parquet"
+    shelf.touch()
+    assert nothing_to_do(tiny.snakemake("figures/fig2.pdf"))
+    damage(shelf)
+    found = tiny.l2dyn("status", "--scale", "tiny", rc=1)
+    assert "git checkout -- " in found.stderr
+    assert shelf.exists()
+
+
+def test_a_prediction_that_is_pending_is_shown_and_never_guessed(fresh):
+    listed = fresh.l2dyn("plan", "--scale", "tiny").stdout
+    assert "fig1b-predicted *" in listed
+    assert "fig1b-predicted: pending, its l2 is measured on fig4a" in listed
+    refused = fresh.l2dyn("train", "--scale", "tiny", "--experiment", "fig1b-predicted", rc=2)
+    (line,) = lines_of_users(refused)
+    assert "l2dyn predict --scale tiny --experiment fig1b-predicted" in line
+    fresh.snakemake("figures/fig4.pdf", "--config", "scale=tiny", "train=false")
+    (row,) = fresh.summary("fig1b-predicted")
+    assert (row["status"], row["l2"], row["run_id"]) == ("missing", "", "")
+
+
+ODD = ["my project (1)/it's {new}", "ü & $HOME;", "[a]"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_folder_of_any_name(pristine, tmp_path, name):
+    checkout = pristine.copy_to(tmp_path / name)
+    checkout.scale = "tiny"
+    checkout.snakemake("figures/fig4.pdf")
+    assert (checkout.path / "figures" / "fig4.pdf").exists()
