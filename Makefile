@@ -1,6 +1,6 @@
 # On a fresh machine each target first makes .venv and installs the locked versions into it; no root needed.
 #   make figures   figures 1 to 5 of the default scale      make test   the tests that this machine allows
-#   make all       with the supplement and the claims       TORCH_INDEX=URL   another wheel index for torch
+#   make all       with the supplement, results by number   TORCH_INDEX=URL   another wheel index for torch
 PYTHON ?= python3
 TORCH_INDEX ?=
 CORES ?= $(shell getconf _NPROCESSORS_ONLN)
@@ -12,15 +12,15 @@ RUN := $(VENV)/bin/python -m
 .DEFAULT_GOAL := figures
 
 figures: $(VENV)/installed
-	$(RUN) snakemake --cores $(CORES) --config scale=$(SCALE) --quiet rules -- figures
+	$(RUN) snakemake figures --cores $(CORES) --quiet rules --config scale=$(SCALE)
 
 all: $(VENV)/installed
-	$(RUN) snakemake --cores $(CORES) --config scale=$(SCALE) --quiet rules -- all
+	$(RUN) snakemake all --cores $(CORES) --quiet rules --config scale=$(SCALE)
 
-# One thread a process: the tests start several, and products as small as theirs gain nothing from more.
+# One thread a process, a process a core: products as small as those of the tests gain nothing from more threads.
 test: export OMP_NUM_THREADS ?= 1
 test: $(VENV)/installed
-	$(RUN) pytest src tests
+	$(RUN) pytest -n $(CORES) src tests
 
 install: $(VENV)/installed
 

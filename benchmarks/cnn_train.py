@@ -79,6 +79,7 @@ def baseline_seconds(spec: RunSpec, x: torch.Tensor, y: torch.Tensor, options) -
 def rates(options) -> tuple[list[dict], dict]:
     """Images a second at the gpu scale's size, on random images; evaluations are left out on both sides."""
     rows, more = [], {}
+    ceiling = common.matmul_rate(options.device, "bfloat16", options.window)
     for batch_norm in (False, True):
         net = ConvNetSpec(batch_norm=batch_norm, channels=(options.channels,) * 4)
         sizes = {"train_samples": options.train, "test_samples": options.batch}
@@ -98,7 +99,6 @@ def rates(options) -> tuple[list[dict], dict]:
         plain = baseline_seconds(spec, x, torch.from_numpy(samples.train_labels), options)
         images = spec.steps_per_epoch * options.batch
         ours, theirs = images / common.median(seconds), images / common.median(plain)
-        ceiling = common.matmul_rate(options.device, "bfloat16", options.window)
         rows.append(
             {
                 "batch norm": batch_norm,

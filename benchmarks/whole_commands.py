@@ -93,7 +93,8 @@ class Experiment:
         _check(self.spec, kind, name)
         self._prepare_data(scale.data_dir)
         kept = {k: v for k, v in os.environ.items() if not k.startswith("L2DYN_")}
-        self._environment = kept | {"PYTHONPATH": str(Path(l2dyn.__file__).resolve().parents[1]), "OMP_NUM_THREADS": "1"}
+        source = str(Path(l2dyn.__file__).resolve().parents[1])
+        self._environment = kept | {"PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
 
     @property
     def model_steps(self) -> int:

@@ -23,7 +23,7 @@ from l2dyn.runs.cache import Cache
 from l2dyn.runs.calibrations import calibration_for
 from l2dyn.runs.cost import training_seconds
 from l2dyn.runs.l2_selection import FILE as L2_FILE
-from l2dyn.runs.plan import Plan, Slice, Task, planned
+from l2dyn.runs.plan import Plan, Slice, Task, selections_made
 from l2dyn.runs.shelf import Shelf
 from l2dyn.specs.base import canonical_json, to_dict
 from l2dyn.specs.data_sets import DATA_SETS
@@ -233,10 +233,10 @@ class Workflow:
 
     def _read_selections(self) -> None:
         """Take up what the l2.json files say now."""
-        plan = planned(self.scale, self.config)
-        if self.plan is not None and plan.selections == self.plan.selections:
+        made = selections_made(self.scale, self.config)
+        if self.plan is not None and made == self.plan.selections:
             return
-        self.plan = plan
+        self.plan = plan = Plan(self.scale, self.config, made)
         # a slice that the shelf serves whole needs no job: `rule recorded` has its runs
         self._slices: dict[str, dict[str, Slice]] = {
             name: {

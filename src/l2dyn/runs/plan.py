@@ -233,14 +233,19 @@ def _merged(listed: Task | None, own: Task) -> Task:
 
 
 def planned(name: str, scale: ScaleConfig) -> Plan:
-    """The plan with every l2 selection that has been made so far.
+    """The plan with every l2 selection that has been made so far. Raises UserError for a damaged l2.json."""
+    return Plan(name, scale, selections_made(name, scale))
+
+
+def selections_made(name: str, scale: ScaleConfig) -> dict[str, L2Selection]:
+    """The l2 selections of a scale, by experiment, as the l2.json files have them.
 
     An experiment is pending while one of its λ is not there, as after a change of its budgets. Raises UserError for a
-    damaged l2.json.
+    damaged file.
     """
     made = {}
     for key in scale.selected:
         config, found = scale.experiments[key], read_l2_selection(selection_path(name, key))
         if found is not None and found.answers(config.lr, config.horizon.fixed):
             made[key] = found
-    return Plan(name, scale, made)
+    return made

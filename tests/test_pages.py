@@ -1,0 +1,79 @@
+"""Every command on the pages is run here, at the smoke scale or as a dry run where it would take long or need a cluster."""
+
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from checkout import ROOT
+
+PAGES = ("README.md", "CONTRIBUTING.md", "config/README.md", "docs/theory.md")
+INSTEAD = {  # what would take hours, or install a second time: the same, so that it only says what it would do
+    "make figures": "make figures SCALE=smoke",
+    "make test": "make --dry-run test",
+    "make all": "make all SCALE=smoke",
+    "make install": "make install",
+    "make figures TORCH_INDEX=https://download.pytorch.org/whl/cpu": "make --dry-run figures TORCH_INDEX=x",
+    "pytest src": "python -m pytest src --collect-only -q",
+    ".venv/bin/pytest src": "python -m pytest src --collect-only -q",
+    ".ci/run": "bash -n .ci/run",
+    "snakemake --cores 8 figures/fig2.pdf": "python -m snakemake --cores 8 figures/fig2.pdf --dry-run",
+    "snakemake --profile slurm --config scale=paper": "python -m snakemake --profile slurm --dry-run --config scale=paper",
+    "snakemake --profile slurm": "python -m snakemake --profile slurm --dry-run",
+    "snakemake --unlock": "python -m snakemake --unlock",
+    "l2dyn train": "python -m l2dyn train --help",
+    "l2dyn data <name> --facts": "python -m l2dyn data digits --facts",
+    "l2dyn plan --scale <scale>": "python -m l2dyn plan --scale smoke",
+    "l2dyn homogeneity": "python -m l2dyn homogeneity --steps 1",
+}
+PROGRAMS = ("make", "pytest", "snakemake", "l2dyn", "python", ".ci/run", ".venv/bin/pytest", "cp", "mamba", "conda")
+
+
+def commands() -> list:
+    """Every command in a block of bash or between backticks, with its page."""
+    found = {}
+    for page in PAGES:
+        text = (ROOT / page).read_text()
+        for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
+            for line in block.splitlines():
+                found.setdefault(line.partition("#")[0].strip(), page)
+        for span in re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
+            command = " ".join(span.split())
+            if command.split()[0] in PROGRAMS and (len(command.split()) > 1 or command in INSTEAD):
+                found.setdefault(command, page)
+    return [pytest.param(command, id=f"{page}: {command}") for command, page in found.items() if command]
+
+
+@pytest.fixture(scope="module")
+def used(finished, tmp_path_factory):
+    """A finished smoke scale whose environment is the one that runs the tests."""
+    checkout = finished.copy_to(tmp_path_factory.mktemp("pages") / "checkout")
+    (checkout.path / ".venv").mkdir()
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        if (Path(sys.prefix) / name).exists():
+            (checkout.path / ".venv" / name).symlink_to(Path(sys.prefix) / name)
+    (checkout.path / ".venv" / "installed").touch()
+    checkout.env["PYTHONPATH"] = str(checkout.path / "src")
+    checkout.env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return checkout
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_command_on_a_page_works(used, command):
+    instead = INSTEAD.get(command, command)
+    words = shlex.split(instead)
+    if words[0] in ("l2dyn", "pytest", "snakemake"):
+        words = [sys.executable, "-m", *words]
+    elif words[0] == "python":
+        words[0] = sys.executable
+    elif words[0] == "cp":
+        words = ["bash", "-c", instead]
+    used.run(*words)
+
+
+def test_the_pages_hold_commands():
+    names = [param.values[0] for param in commands()]
+    assert {"make figures", "make test", "pytest src", "snakemake --unlock"} <= set(names)
+    assert set(INSTEAD) <= set(names), set(INSTEAD) - set(names)
