@@ -12,7 +12,6 @@ from checkout import ROOT
 HERE = ROOT / "benchmarks"
 TINY_FC = "--width 8 --samples 32 --members 2 --window 0.001"
 CASES = {  # name: options, and what each row must hold
-    "fc_steps": (TINY_FC, {"steps", "products", "model-steps/s", "gain over plain"}),
     "wrn_train": (
         "--rates --synthetic --depth 10 --width 1 --batch 8 --train 16 --test 8 --workers 0 --window 0.001",
         {"ours, img/s", "baseline, img/s", "ratio", "fraction"},
@@ -26,10 +25,6 @@ CASES = {  # name: options, and what each row must hold
     "precision": (
         "--emulate --width 8 --seeds 1 --test 50 --steps-cap 20",
         {"case", "products", "t*", "best accuracy", "norm, largest gap to float64"},
-    ),
-    "fc_sweep": (
-        "--scale smoke --runs 2 --steps-cap 20 --window 0.001 --repeats 1",
-        {"quantity", "ours", "baseline", "gain"},
     ),
 }
 
@@ -62,10 +57,8 @@ def run(benchmark, results, tmp_path, monkeypatch, capsys):
     return run
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_benchmark_runs_and_writes_what_it_says(run, name):
-    options, keys = CASES[name]
-    written, printed = run(name, options)
+def check_written(written: dict, printed: str, name: str, keys: set[str]) -> None:
+    """What the JSON file of any benchmark holds, and that its table is printed."""
     assert written["benchmark"] == name
     assert set(written["versions"]) == {"python", "torch", "l2dyn", "git"}
     assert written["machine"]["cpu"]
@@ -73,14 +66,21 @@ def test_a_benchmark_runs_and_writes_what_it_says(run, name):
     for row in written["rows"]:
         assert keys <= set(row)
         assert all(math.isfinite(value) for value in row.values() if isinstance(value, float))
-    assert keys <= {name.strip() for name in written["rows"][0] if name in printed}
+    assert all(key in printed for key in keys)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_benchmark_runs_and_writes_what_it_says(run, name):
+    options, keys = CASES[name]
+    check_written(*run(name, options), name, keys)
 
 
 def test_fc_steps_has_a_row_for_each_fast_path_and_baseline(run):
-    written, _ = run("fc_steps", f"{TINY_FC} --precisions float32 bfloat16")
+    written, printed = run("fc_steps", f"{TINY_FC} --precisions float32 tf32")
+    check_written(written, printed, "fc_steps", {"steps", "products", "model-steps/s", "gain over plain"})
     ours = ["plain", "written out", "+ span", "+ blocks", "all"]
     names = [(row["steps"], row["products"]) for row in written["rows"]]
-    of_precisions = [(name, precision) for precision in ("float32", "bfloat16") for name in ours]
+    of_precisions = [(name, precision) for precision in ("float32", "tf32") for name in ours]
     assert names == [*of_precisions, ("torch.func.vmap", "float32"), ("eager loop", "float32")]
     gains = [row["gain over plain"] for row in written["rows"] if row["steps"] == "plain"]
     assert gains == pytest.approx([1.0, 1.0])
@@ -106,23 +106,43 @@ def test_fc_steps_ways_are_those_of_the_trainer(benchmark):
 
 
 def test_fc_sweep_trains_the_same_runs_on_both_sides(run):
-    """Same weights, same steps: the losses agree to rounding, and every number of the table has its parts in the file."""
-    written, printed = run("fc_sweep", "--scale smoke --runs 2 --steps-cap 20 --window 0.001 --repeats 2 --slices 1")
+    """Same weights, same steps: the losses agree to rounding, and the table is made of the times in the file."""
+    options = "--scale smoke --runs 2 --steps-cap 20 --slices 1 --processes 1 --window 0.001"
+    written, printed = run("fc_sweep", options)
+    check_written(written, printed, "fc_sweep", {"quantity", "ours", "baseline", "gain"})
     experiment = written["experiment"]
     assert (experiment["runs"], experiment["model_steps"], experiment["whole_grid"]) == (2, 40, False)
     for row in written["runs"]:
         assert row["loss to step 10, rel."] < 1e-3
         assert 0 < row["best accuracy, ours"] <= 1
         assert abs(row["difference"]) < 0.05
-    assert [list(repeat) for repeat in written["repeats"]] == [["ours", "baseline"], ["baseline", "ours"]]
-    wall, _, loops, *_ = written["rows"]
+    rows = {row["quantity"].strip(): row for row in written["rows"]}
+    (repeat,) = written["repeats"]
     for side, processes in (("ours", 1), ("baseline", 2)):
-        times = [repeat[side] for repeat in written["repeats"]]
-        assert wall[side] == pytest.approx(sum(time["wall_s"] for time in times) / 2)
-        assert all(len(time["processes"]) == processes for time in times)
-        assert 0 < loops[side] < sum(p["wall_s"] for p in times[0]["processes"] + times[1]["processes"])
+        took = repeat[side]
+        assert rows["wall time, s"][side] == took["wall_s"]
+        assert rows["model-steps/s"][side] == pytest.approx(40 / took["wall_s"])
+        assert len(took["processes"]) == processes
+        assert 0 < took["in_loops_s"] < sum(process["wall_s"] for process in took["processes"]) <= took["wall_s"]
+    assert rows["wall time, s"]["gain"] == pytest.approx(repeat["baseline"]["wall_s"] / repeat["ours"]["wall_s"])
+    assert rows["model-steps/s"]["gain"] == pytest.approx(rows["wall time, s"]["gain"])
     assert written["matmul"]["best_gflops"] >= written["matmul"]["net_gflops"] > 0
-    assert "wall time, s" in printed
+
+
+def test_fc_sweep_takes_medians_over_repeats(benchmark):
+    fc_sweep, whole_commands = benchmark("fc_sweep"), benchmark("whole_commands")
+
+    def side(wall_s):
+        return whole_commands.Side(wall_s, 2 * wall_s, wall_s, [], {})
+
+    class Untrained:
+        tasks, model_steps = [benchmark("fc_steps").task(8, 32, 0, "float32")], 120
+
+    repeats = [{"ours": side(ours), "baseline": side(plain)} for ours, plain in ((10, 20), (12, 36), (30, 30))]
+    wall, _, _, steps, *_ = fc_sweep.table(Untrained, [784, 8, 10], repeats, {"best_gflops": 1.0, "net_gflops": 1.0})
+    expected = {"ours": 12, "baseline": 30, "gain": 2, "smallest": 1, "largest": 3}
+    assert wall == {"quantity": "wall time, s", **expected}
+    assert (steps["ours"], steps["baseline"], steps["gain"]) == (10, 4, 2)
 
 
 @pytest.mark.parametrize(
@@ -179,18 +199,17 @@ def test_emulated_tf32_is_the_nearest_with_ten_bits(benchmark):
 
 def test_gpu_lists_what_is_not_measured_and_goes_on_later(tmp_path):
     (tmp_path / "fc-512.json").write_text("{}")
-    gpu = [sys.executable, str(HERE / "gpu.py"), "--output-folder", str(tmp_path)]
-    listed = subprocess.run([*gpu, "--list"], check=True, capture_output=True, text=True, cwd=ROOT)
+
+    def gpu(*options: str):
+        command = [sys.executable, str(HERE / "gpu.py"), "--output-folder", str(tmp_path), *options]
+        return subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
+
+    listed = gpu("--list")
+    assert listed.returncode == 0, listed.stderr
     assert "fc-512: measured" in listed.stdout
     assert "wrn-rates: not measured" in listed.stdout
-    stopped = subprocess.run(
-        [*gpu, "--only", "fc-512", "fc-2048", "--time-limit", "1s"],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    assert stopped.returncode == 75
+    stopped = gpu("--only", "fc-512", "fc-2048", "--time-limit", "1s")
+    assert stopped.returncode == 75, stopped.stderr
     assert "call again" in stopped.stdout
 
 

@@ -42,12 +42,15 @@ def _figure(plan: Plan, name: str, table: pd.DataFrame) -> str:
 
 
 def _runs(name: str, config: ExperimentConfig, path: Path) -> tuple:
-    summary = pd.read_csv(path, dtype={"device": str})
-    count = summary["status"].value_counts()
+    summary = pd.read_csv(path, dtype={"device": str, "run_id": str})
+    # a run has a row for each of its horizons: what any of them lacks counts
+    said = summary.groupby("run_id", dropna=False)["status"].agg(set)
+    lacking = sum(bool({"missing", "short"} & statuses) for statuses in said)
+    diverged = sum("diverged" in statuses for statuses in said)
+    finished = sum(statuses == {"finished"} for statuses in said)
     devices = ", ".join(sorted(set(summary["device"].dropna())))
-    lacking = int(count.get("missing", 0) + count.get("short", 0))
-    counted = (int(summary["run_id"].nunique()), len(config.seeds), int(count.get("finished", 0)))
-    return name, config.shows, config.net.describe(), *counted, int(count.get("diverged", 0)), lacking, devices
+    counted = (int(summary["run_id"].nunique()), len(config.seeds), finished, diverged, lacking)
+    return name, config.shows, config.net.describe(), *counted, devices
 
 
 def _shown(value: float) -> str:
