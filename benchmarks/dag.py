@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="of the small calls")
     options = parser.parse_args()
     common.prepare(options)
-    snakemake = [sys.executable, "-m", "snakemake", "--cores", str(options.cores), "--quiet", "all"]
+    snakemake = [sys.executable, "-m", "snakemake", "--quiet", "all", "--cores", str(options.cores)]
     scale = ["--config", f"scale={options.scale}"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("L2DYN_")} | {"OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory(prefix="l2dyn-dag-") as temporary:

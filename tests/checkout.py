@@ -148,3 +148,14 @@ def lines_of_users(done: subprocess.CompletedProcess) -> list[str]:
 def damage(path: Path) -> None:
     """Cut the last 20 bytes off a file."""
     path.write_bytes(path.read_bytes()[:-20])
+
+
+def flip_in_columns(path: Path) -> None:
+    """Change a number in a Parquet file, whose metadata stays whole."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    losses = table.column("train_loss").to_numpy().copy()
+    losses[1] += 1.0
+    pq.write_table(table.set_column(table.column_names.index("train_loss"), "train_loss", pa.array(losses)), path)

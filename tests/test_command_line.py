@@ -120,9 +120,10 @@ def test_export_and_import_carry_runs_between_machines(tiny, fresh):
 
 def test_everything_by_hand_without_snakemake(fresh):
     """As on a machine that has none: train, predict, train, summarize."""
-    for command in ("train", "predict"):
-        name = {"train": "fig4a", "predict": "fig1b-predicted"}[command]
-        fresh.l2dyn(command, "--scale", "tiny", "--experiment", name)
+    done = fresh.l2dyn("train", "--scale", "tiny", "--experiment", "fig4a", "--log", "train.log")
+    assert done.stdout + done.stderr == ""  # with a log file the terminal has warnings only
+    assert fresh.trained_by(fresh.path / "train.log") == 1
+    fresh.l2dyn("predict", "--scale", "tiny", "--experiment", "fig1b-predicted")
     fresh.l2dyn("train", "--scale", "tiny", "--experiment", "fig1b-predicted")
     fresh.l2dyn("summarize", "--scale", "tiny", "--experiment", "fig1b-predicted")
     assert [row["status"] for row in fresh.summary("fig1b-predicted")] == ["finished"] * 2

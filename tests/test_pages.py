@@ -1,4 +1,4 @@
-"""Every command on the pages is run here, at the smoke scale or as a dry run where it would take long or need a cluster."""
+"""Every command on the pages is run here, at the smoke scale or dry where it would take long or need a cluster."""
 
 import os
 import re
@@ -20,7 +20,7 @@ INSTEAD = {  # what would take hours, or install a second time: the same, so tha
     ".venv/bin/pytest src": "python -m pytest src --collect-only -q",
     ".ci/run": "bash -n .ci/run",
     "snakemake --cores 8 figures/fig2.pdf": "python -m snakemake --cores 8 figures/fig2.pdf --dry-run",
-    "snakemake --profile slurm --config scale=paper": "python -m snakemake --profile slurm --dry-run --config scale=paper",
+    "snakemake --profile slurm --config scale=paper": "snakemake --profile slurm --dry-run --config scale=paper",
     "snakemake --profile slurm": "python -m snakemake --profile slurm --dry-run",
     "snakemake --unlock": "python -m snakemake --unlock",
     "l2dyn train": "python -m l2dyn train --help",

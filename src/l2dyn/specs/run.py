@@ -61,8 +61,8 @@ class RunSpec(Spec):
     value. lr_decay_epochs: epochs at which η is multiplied by lr_decay_factor. batch: samples a step, 0 for the full
     training set. loss: "cross_entropy" (softmax, mean over samples) or "half_mse" (mean over samples of half the
     squared distance, summed over outputs). precision: "float32", or "tf32" and "bfloat16" for products rounded by a
-    GPU, or "float64" for tests (l2dyn.training.precision). kernel_samples: on so many training samples, the first ones, the
-    norm of the neural tangent kernel is measured (fully-connected nets with one output).
+    GPU, or "float64" for tests (l2dyn.training.precision). kernel_samples: on so many training samples, the first ones,
+    the norm of the neural tangent kernel is measured (fully-connected nets with one output).
     """
 
     net: AnyNetSpec

@@ -170,3 +170,43 @@ def plan_of():
     from l2dyn.config.scale import ScaleConfig
 
     return lambda values: Plan("tiny", ScaleConfig.model_validate(values))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def shapes_at_the_borders():
+    """Where arrays change hands, between data, trainers and records, their shapes are checked: in tests only."""
+    import torch
+
+    from l2dyn.data import samples as data_samples
+    from l2dyn.data.augmentation import Augmentation
+    from l2dyn.runs.records import columns_of
+    from l2dyn.training.single import SingleTrainer
+    from l2dyn.training.stacked import StackedTrainer
+
+    def checked(owner, name, right):
+        plain = getattr(owner, name)
+
+        def wrapper(*args, **kwargs):
+            result = plain(*args, **kwargs)
+            assert right(result, *args), f"{owner.__name__}.{name} gives {getattr(result, 'shape', result)}"
+            return result
+
+        patch.setattr(owner, name, wrapper)
+
+    def measures(result, trainer):
+        wanted = len(trainer.tasks), len(columns_of(trainer.tasks[0].spec)) - 4
+        return result.shape == wanted and result.dtype == torch.float64
+
+    def augmented(result, augmentation, images, targets, *_, **__):
+        return result[0].shape == images.shape and result[1].shape == targets.shape
+
+    def scaled(result, spec, images):
+        return result.shape == (len(images), np.prod(spec.image_shape)) and result.dtype == np.float64
+
+    with pytest.MonkeyPatch.context() as patch:
+        for trainer in (SingleTrainer, StackedTrainer):
+            checked(trainer, "measure", measures)
+            checked(trainer, "rates", lambda result, trainer: len(result) == len(trainer.tasks))
+        checked(Augmentation, "__call__", augmented)
+        checked(data_samples, "inputs", scaled)
+        yield

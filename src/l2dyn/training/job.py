@@ -86,7 +86,8 @@ def train(
     deadline = deadline or Deadline()
     device = chosen_device(device)
     limit_threads(threads)
-    missing = [task for task in tasks if not finished.serves(task.run_id, task.steps)]
+    # loaded, not looked up: a record whose header is whole may be damaged further on
+    missing = [task for task in tasks if finished.load(task.run_id, task.steps) is None]
     found = len(tasks) - len(missing)
     log.info("%d runs, %d found, %d to train on %s", len(tasks), found, len(missing), device)
     with deadline.listening():
