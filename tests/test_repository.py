@@ -153,3 +153,16 @@ def test_the_readme_is_a_page_without_measured_numbers():
     assert len(text.split()) <= 1300
     assert re.findall(r"\d+(?:\.\d+)? ?(?:minutes|min|seconds|s\b|h\b|%)", text) == []
     assert re.findall(r"0\.\d{2,}", text) == []
+
+
+def test_recorded_theory_is_of_runs_that_the_scale_lists():
+    from checkout import rows_of
+
+    from l2dyn.config.loading import load_scale
+    from l2dyn.runs.plan import Plan
+
+    for path in (ROOT / "paper_results" / "theory").glob("*/constant.csv"):
+        plan = Plan(path.parent.name, load_scale(path.parent.name))
+        for row in rows_of(path):
+            listed = {(p.run_id, p.spec.lr, p.spec.l2, p.spec.init_seed) for p in plan.experiments[row["experiment"]]}
+            assert (row["run_id"], float(row["lr"]), float(row["l2"]), int(row["seed"])) in listed

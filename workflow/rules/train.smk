@@ -5,9 +5,13 @@
 
 rule train:
     input:
-        arrays=ancient(lambda wildcards: flow.arrays_of_experiment(wildcards.experiment)),
+        arrays=ancient(
+            lambda wildcards: flow.arrays_of_experiment(wildcards.experiment)
+        ),
         l2=ancient(lambda wildcards: flow.selection(wildcards.experiment, checkpoints)),
-        held=ancient(lambda wildcards: flow.earlier_bundles(wildcards.experiment, checkpoints)),
+        held=ancient(
+            lambda wildcards: flow.earlier_bundles(wildcards.experiment, checkpoints)
+        ),
     output:
         update(f"{flow.out}/{{experiment}}/runs/{{part}}of{{parts}}-{{key}}.parquet"),
     log:
