@@ -26,6 +26,18 @@ INSTEAD = {  # what would take hours, or install a second time: the same, so tha
     "l2dyn train": "python -m l2dyn train --help",
     "l2dyn data <name> --facts": "python -m l2dyn data digits --facts",
     "l2dyn plan --scale <scale>": "python -m l2dyn plan --scale smoke",
+    "l2dyn train --scale smoke --experiment NAME": "python -m l2dyn train --scale smoke --experiment fig4a",
+    "snakemake --cores 2 results/smoke/NAME/summary.csv --config scale=smoke": (
+        "snakemake --cores 2 results/smoke/fig4a/summary.csv --config scale=smoke"
+    ),
+    "snakemake --cores 2 figures/<name>.pdf --config scale=<scale>": (
+        "snakemake --cores 2 figures/fig4.pdf --config scale=smoke"
+    ),
+    "snakemake --profile slurm results/smoke/fig4a/summary.csv --config scale=smoke": (
+        "snakemake --profile slurm results/smoke/fig4a/summary.csv --dry-run --config scale=smoke"
+    ),
+    "pytest tests/test_repository.py": "python -m pytest tests/test_repository.py --collect-only -q",
+    "cp results/quick/*.png docs/gallery/": "cp results/smoke/*.png docs/gallery/",
     "l2dyn homogeneity": "python -m l2dyn homogeneity --steps 1",
 }
 PROGRAMS = ("make", "pytest", "snakemake", "l2dyn", "python", ".ci/run", ".venv/bin/pytest", "cp", "mamba", "conda")

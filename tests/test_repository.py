@@ -151,7 +151,7 @@ def test_the_readme_is_a_page_without_measured_numbers():
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 130
     assert len(text.split()) <= 1300
-    assert re.findall(r"\d+(?:\.\d+)? ?(?:minutes|min|seconds|s\b|h\b|%)", text) == []
+    assert re.findall(r"\d+(?:\.\d+)? ?(?:minutes|min|seconds|s\b|h\b|%)", text) == []  # but in words, as "an hour"
     assert re.findall(r"0\.\d{2,}", text) == []
 
 

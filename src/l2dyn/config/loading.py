@@ -31,7 +31,7 @@ def scale_names() -> list[str]:
 
 
 def load_scale(name: str, **overrides) -> ScaleConfig:
-    """The validated configuration of a scale.
+    """The validated configuration of a scale; config/figures.yaml has figures that all share, null leaves one out.
 
     overrides: train, reuse, data_dir, device, threads; one that is None leaves the file's value. Where a job runs is
     nobody's result: L2DYN_DEVICE and L2DYN_DATA override the file's device and data_dir too. Raises UserError: no such
@@ -41,10 +41,15 @@ def load_scale(name: str, **overrides) -> ScaleConfig:
     if name == FIGURES or not path.is_file():
         raise UserError(f"scale={name}: no file {path}; the scales are {', '.join(scale_names())}")
     values = _read_yaml(path)
-    shared = config_folder() / f"{FIGURES}.yaml"
-    if FIGURES not in values and shared.is_file():
-        values[FIGURES] = _read_yaml(shared)
-    scale = _validated(ScaleConfig, values, where=str(path))
+    shared, own = config_folder() / f"{FIGURES}.yaml", values.get(FIGURES)
+    if shared.is_file() and isinstance(own, dict | None):
+        every = _read_yaml(shared) | (own or {})
+        values[FIGURES] = {name: section for name, section in every.items() if section is not None}
+    try:
+        scale = _validated(ScaleConfig, values, where=str(path))
+    except UserError as error:
+        elsewhere = ": figures." in str(error) and shared.is_file()
+        raise UserError(f"{error}; figures stand in {shared}, too" if elsewhere else str(error)) from None
     around = {"device": os.environ.get("L2DYN_DEVICE"), "data_dir": os.environ.get("L2DYN_DATA")}
     given = {key: value for key, value in around.items() if value}
     given |= {key: value for key, value in overrides.items() if value is not None}

@@ -38,7 +38,7 @@ def prepare(name: str, path: Path, data_dir: str | None = None) -> None:
     found, expected = checksum(arrays), DATA_SETS[name].checksum
     if found != expected:
         source = data_dir or "the source"
-        raise UserError(f"{source}: data set {name} has checksum {found[:16]}…, expected {expected[:16]}…")
+        raise UserError(f"{source}: data set {name} has checksum {found[:16]}…, expected {expected[:16] or 'none'}…")
     stream = io.BytesIO()
     np.savez(stream, **arrays)
     write_atomically(Path(path), stream.getvalue())
@@ -70,10 +70,13 @@ def facts(name: str, data_dir: str | None = None) -> dict:
     """What an entry of DATA_SETS says of a data set, as read from its source, its checksum not verified.
 
     Keys as the fields of DataSet: checksum, train_samples, test_samples, shape (height, width, channels), classes, and
-    per channel mean and std of the training pixels scaled to [0, 1].
+    per channel mean and std of the training pixels scaled to [0, 1]. Raises UserError for a source without samples.
     """
     arrays = from_source(name, data_dir)
     images = arrays["train_images"]
+    for key in ("train_images", "test_images"):
+        if len(arrays[key]) == 0:
+            raise UserError(f"data set {name}: its source gives no {key}")
     # as many of each of the 256 values in a channel: sums of whole numbers, exact and small in memory
     counts = [np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(images.shape[-1])]
     values = np.arange(256) / 255.0

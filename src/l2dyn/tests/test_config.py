@@ -107,7 +107,7 @@ BAD = [
     ("experiments.first.net.width", 1.5),
     ("experiments.first.net.width", "wide"),
     ("experiments.first.net.weight_std", 0),
-    ("experiments.first.optimizer", {"kind": "adam"}),
+    ("experiments.first.optimizer", {"kind": "no such optimizer"}),
     ("experiments.first.optimizer", {"kind": "sgd", "momentum": 1}),
     ("experiments.first.data.name", "cifar"),
     ("experiments.first.data.test_samples", 4001),
@@ -353,13 +353,18 @@ def test_snakemakes_config_is_checked(values):
 
 
 def test_what_all_scales_share_stands_once(write_scale, tiny, workplace):
-    """Figures come from config/figures.yaml, unless a scale has its own."""
+    """Figures come from config/figures.yaml; a scale adds its own, changes one, or leaves one out."""
     shared = workplace / "config" / "figures.yaml"
-    shared.write_text(yaml.safe_dump({"fig9": {"experiments": ["first"]}}))
-    assert list(load_scale("tiny").figures) == ["fig2", "fig5"]
+    shared.write_text(yaml.safe_dump({"fig9": {"experiments": ["first"]}, "fig2": {"experiments": ["first"]}}))
+    assert set(load_scale("tiny").figures) == {"fig2", "fig5", "fig9"}
+    assert load_scale("tiny").figures["fig2"].experiments == ("first", "budget")
+    write_scale(tiny | {"figures": {"fig9": None}})
+    assert list(load_scale("tiny").figures) == ["fig2"]
     write_scale({key: value for key, value in tiny.items() if key != "figures"})
-    assert list(load_scale("tiny").figures) == ["fig9"]
+    assert set(load_scale("tiny").figures) == {"fig2", "fig9"}
     assert scale_names() == ["tiny"]
+    shared.write_text(yaml.safe_dump({"fig9": {"experiments": ["nobody"]}}))
+    refused("config/tiny.yaml: figures.fig9", "no experiment 'nobody'", "config/figures.yaml")
     refused("scale=figures", name="figures")
 
 
