@@ -206,6 +206,8 @@ def small_print(figure: Figure, text: str) -> None:
 
 def save(figure: Figure, *paths: str) -> None:
     """Write the figure under every name, without dates, so that equal figures are equal files."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once, not anew for each file
     for path in paths:
         metadata = {"CreationDate": None, "ModDate": None} if str(path).endswith(".pdf") else {"Software": None}
         figure.savefig(path, metadata=metadata)
