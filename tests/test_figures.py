@@ -5,6 +5,8 @@ import sys
 import pytest
 from checkout import rows_of
 
+pytestmark = pytest.mark.slow  # they need the whole smoke scale
+
 PANELS = {
     "fig1": "abc",
     "fig2": "abcdef",

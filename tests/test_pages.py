@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from checkout import ROOT
 
+pytestmark = pytest.mark.slow  # they need the whole smoke scale
+
 PAGES = ("README.md", "CONTRIBUTING.md", "config/README.md", "docs/theory.md")
 INSTEAD = {  # what would take hours, or install a second time: the same, so that it only says what it would do
     "make figures": "make figures SCALE=smoke",

@@ -73,6 +73,11 @@ class Workflow:
             found["L2DYN_DATA"] = self.config.data_dir
         return found
 
+    @property
+    def conda(self) -> str:
+        """The conda environment of every rule. Snakemake fills wildcards into its path, so braces are doubled."""
+        return str(ROOT / "environment.yml").replace("{", "{{").replace("}", "}}")
+
     def patterns(self) -> dict[str, str]:
         """Regular expressions of the wildcards."""
         return {
@@ -183,7 +188,8 @@ class Workflow:
         run_ids = [point.run_id for point in self.plan.experiments[experiment]]
         if self.config.train:
             return self.shelf.key(run_ids)
-        finished = Finished(self.cache, self.shelf, earlier_bundles(self.scale, experiment))
+        # of all experiments: a run that several list lies in the bundle of one of them
+        finished = Finished(self.cache, self.shelf, earlier_bundles(self.scale))
         headers = [finished.header(run_id) for run_id in run_ids]
         return _hash([[h.run_id, h.steps, h.sha256] for h in headers if h is not None])
 

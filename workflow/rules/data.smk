@@ -7,7 +7,7 @@ rule data:
     log:
         f"{flow.data}/logs/{{dataset}}-{{key}}.log",
     conda:
-        "../../environment.yml"
+        flow.conda
     message:
         "data set {wildcards.dataset}: fetching and verifying"
     shell:

@@ -17,7 +17,7 @@ rule figure:
     log:
         f"{flow.out}/logs/{{figure}}.log",
     conda:
-        "../../environment.yml"
+        flow.conda
     params:
         scale=flow.scale,
         key=lambda wildcards: flow.figure_key(wildcards.figure),
@@ -38,7 +38,7 @@ rule publish:
     log:
         "figures/logs/{figure}.log",
     conda:
-        "../../environment.yml"
+        flow.conda
     params:
         scale=flow.scale,
     message:

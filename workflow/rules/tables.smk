@@ -13,7 +13,7 @@ checkpoint select_l2:
     wildcard_constraints:
         experiment=flow.selected_pattern(),
     conda:
-        "../../environment.yml"
+        flow.conda
     params:
         key=lambda wildcards: flow.selection_key(wildcards.experiment),
     message:
@@ -31,7 +31,7 @@ rule summarize:
     log:
         f"{flow.out}/logs/summarize-{{experiment}}.log",
     conda:
-        "../../environment.yml"
+        flow.conda
     params:
         key=lambda wildcards: flow.summary_key(wildcards.experiment),
     message:
@@ -50,7 +50,7 @@ rule theory:
     log:
         f"{flow.out}/logs/theory-{{curve}}.log",
     conda:
-        "../../environment.yml"
+        flow.conda
     params:
         recorded="" if flow.config.train else "--recorded",
         key=lambda wildcards: flow.theory_key(wildcards.curve),
@@ -70,7 +70,7 @@ rule results:
     log:
         f"{flow.out}/logs/results.log",
     conda:
-        "../../environment.yml"
+        flow.conda
     params:
         key=flow.results_key(),
     message:

@@ -20,7 +20,7 @@ rule train:
         f"{flow.out}/benchmarks/train-{{experiment}}-{{part}}of{{parts}}-{{key}}.tsv"
     priority: lambda wildcards: flow.priority(wildcards.experiment)
     conda:
-        "../../environment.yml"
+        flow.conda
     threads: flow.threads
     resources:
         gpu=lambda wildcards: flow.gpus(**wildcards),
@@ -42,7 +42,7 @@ rule recorded:
     log:
         f"{flow.out}/logs/recorded-{{experiment}}.log",
     conda:
-        "../../environment.yml"
+        flow.conda
     params:
         where="" if flow.config.train else "--everywhere",
         key=lambda wildcards: flow.recorded_key(wildcards.experiment),

@@ -6,11 +6,11 @@ from pathlib import Path
 from l2dyn.cli.options import Commands, finished_of, plan_of
 from l2dyn.errors import EXIT_DONE, UserError
 from l2dyn.files import shipped_folder
-from l2dyn.runs.bundles import Finished, earlier_bundles
+from l2dyn.runs.bundles import Finished
 from l2dyn.runs.cache import Cache
 from l2dyn.runs.plan import Plan
 from l2dyn.runs.records import Record, read_records, write_records
-from l2dyn.runs.shelf import Shelf, write_manifest
+from l2dyn.runs.shelf import write_manifest
 
 
 def add_to(commands: Commands) -> None:
@@ -29,7 +29,7 @@ def add_to(commands: Commands) -> None:
 def _export(arguments: argparse.Namespace) -> int:
     plan = plan_of(arguments)
     names = arguments.experiment or list(plan.experiments)
-    records = _finished(plan, finished_of(plan, *names), names)
+    records = _finished(plan, finished_of(plan), names)
     write_records(arguments.output, records)
     print(f"{arguments.output}: {len(records)} runs, {arguments.output.stat().st_size / 2**20:.2f} MiB")
     return EXIT_DONE
@@ -49,9 +49,7 @@ def _import(arguments: argparse.Namespace) -> int:
 def _ship(arguments: argparse.Namespace) -> int:
     plan = plan_of(arguments)
     names = [arguments.experiment]
-    records = _finished(
-        plan, Finished(Cache(), Shelf(reuse=False), earlier_bundles(plan.name, arguments.experiment)), names
-    )
+    records = _finished(plan, finished_of(plan, shelf=False), names)
     folder = shipped_folder() / "runs"
     path = folder / f"{plan.name}-{arguments.experiment}.parquet"
     write_records(path, records)

@@ -58,7 +58,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         if given is not None:
             where = f"config/{plan.name}.yaml"
             raise UserError(f"{option}: {arguments.experiment} has its budgets and learning rates in {where}")
-    selection = select_l2(plan, arguments.experiment, records_of(plan, config.l2.source, arguments.bundles))
+    selection = select_l2(plan, arguments.experiment, records_of(plan, arguments.bundles))
     path = arguments.output or selection_path(plan.name, arguments.experiment)
     write_l2_selection(path, selection)
     log.info("%s written", path)
@@ -83,7 +83,7 @@ def _predict_from(plan: Plan, arguments: argparse.Namespace) -> int:
     for key in ("auto_l2", "lr_schedule"):
         if getattr(config, key) is not None:
             raise UserError(f"--experiment {name}: it has {key}; c is measured at constant l2 and learning rate")
-    records, rows = records_of(plan, name, arguments.bundles), []
+    records, rows = records_of(plan, arguments.bundles), []
     for lr in config.lr:
         c, _, missing = measured_coefficient(plan, name, records, lr)
         if missing:
@@ -109,7 +109,7 @@ def _summarize(arguments: argparse.Namespace) -> int:
 
     plan = plan_of(arguments)
     plan.tasks(arguments.experiment)
-    rows = summarize(plan, arguments.experiment, records_of(plan, arguments.experiment, arguments.bundles))
+    rows = summarize(plan, arguments.experiment, records_of(plan, arguments.bundles))
     path = arguments.output or results_folder() / plan.name / arguments.experiment / "summary.csv"
     write_summary(path, rows)
     counts: dict[str, int] = {}

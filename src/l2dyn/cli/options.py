@@ -4,7 +4,7 @@ import argparse
 import logging
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from l2dyn.config.loading import load_scale
@@ -45,15 +45,16 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
     return planned(arguments.scale, load_scale(arguments.scale, **given))
 
 
-def finished_of(plan: Plan, *experiments: str, bundles: list[Path] | None = None) -> Finished:
-    """What is finished of a scale: in the cache, on the shelf, in the bundles of these experiments and those given."""
-    paths = [path for name in experiments for path in earlier_bundles(plan.name, name)]
-    return Finished(Cache(), Shelf(reuse=plan.scale.reuse), [*paths, *(bundles or [])])
+def finished_of(plan: Plan, experiment: str = "*", bundles: Iterable[Path] = (), shelf: bool = True) -> Finished:
+    """What is finished of a scale: in the cache, on the shelf, in an experiment's bundles (or all) and those given."""
+    return Finished(
+        Cache(), Shelf(reuse=shelf and plan.scale.reuse), [*earlier_bundles(plan.name, experiment), *bundles]
+    )
 
 
-def records_of(plan: Plan, experiment: str, bundles: list[Path] | None) -> Bundles | Finished:
+def records_of(plan: Plan, bundles: list[Path] | None) -> Bundles | Finished:
     """The records that a table is made from: of the bundles that a rule hands over, else whatever is finished."""
-    return finished_of(plan, experiment) if bundles is None else Bundles(bundles)
+    return finished_of(plan) if bundles is None else Bundles(bundles)
 
 
 def threads_of(arguments: argparse.Namespace, plan: Plan) -> int:

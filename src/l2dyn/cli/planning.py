@@ -60,9 +60,8 @@ def _plan(arguments: argparse.Namespace) -> int:
 def _status(arguments: argparse.Namespace) -> int:
     plan = plan_of(arguments)
     begun = _checkpointed()
-    rows, damage = [], []
+    finished, rows, damage = finished_of(plan), [], []
     for name in plan.experiments:
-        finished = finished_of(plan, name)
         counts = dict.fromkeys(("done", "shipped", "diverged", "checkpointed", "missing"), 0)
         for task in plan.tasks(name):
             try:

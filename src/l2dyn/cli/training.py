@@ -69,7 +69,7 @@ def _train(arguments: argparse.Namespace) -> int:
             reason,
         )
     part = plan.slice(arguments.experiment, *arguments.slice, owned_only=arguments.owned)
-    finished = finished_of(plan, arguments.experiment, bundles=arguments.bundles)
+    finished = finished_of(plan, arguments.experiment, arguments.bundles or ())
     outcome = train(
         list(part.tasks),
         finished,
@@ -106,7 +106,7 @@ def _recorded(arguments: argparse.Namespace) -> int:
     plan = plan_of(arguments)
     plan.tasks(arguments.experiment)
     ids = dict.fromkeys(point.run_id for point in plan.experiments[arguments.experiment])
-    held = finished_of(plan, arguments.experiment) if arguments.everywhere else Shelf(reuse=plan.scale.reuse)
+    held = finished_of(plan) if arguments.everywhere else Shelf(reuse=plan.scale.reuse)
     records = [record for record in map(held.load, ids) if record is not None]
     write_records(arguments.output, records)
     log.info("%s: %d of %d runs", arguments.output, len(records), len(ids))

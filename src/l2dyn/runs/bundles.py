@@ -14,11 +14,6 @@ from l2dyn.specs.run import NUMERICS_VERSION
 RECORDED = "recorded.parquet"  # the bundle that `rule recorded` writes
 
 
-def bundle_folder(scale: str, experiment: str, results: Path | None = None) -> Path:
-    """Where an experiment's bundles lie."""
-    return (Path(results) if results is not None else results_folder()) / scale / experiment / "runs"
-
-
 class Bundles(Mapping[str, Record]):
     """The records of some bundles by run id, read and verified when they are asked for.
 
@@ -112,9 +107,10 @@ class Finished:
         return self._listed
 
 
-def earlier_bundles(scale: str, experiment: str) -> list[Path]:
-    """The bundles that lie in an experiment's folder, whatever slices they are of."""
-    return sorted(path for path in bundle_folder(scale, experiment).glob("*.parquet") if path.name != RECORDED)
+def earlier_bundles(scale: str, experiment: str = "*") -> list[Path]:
+    """The bundles that lie in an experiment's folder, or in those of all, whatever slices they are of."""
+    found = (results_folder() / scale).glob(f"{experiment}/runs/*.parquet")
+    return sorted(path for path in found if path.name != RECORDED)
 
 
 @contextmanager
