@@ -55,9 +55,9 @@ class FigureNotebook:
 
     @classmethod
     def start(cls, name: str, scale: str = "quick") -> "FigureNotebook":
-        """The notebook of a figure; its options count where it runs as a script of that name."""
+        """The notebook of a figure; options count where it runs as a script of that name."""
         style.use_style()
-        if Path(sys.argv[0]).name == f"{name}.py":
+        if Path(sys.argv[0]).name == f"{name}.py" and len(sys.argv) > 1:
             return cls._from_options(name, sys.argv[1:])
         results = results_folder() if results_folder().is_dir() else ROOT / "results"
         paths = sorted((results / scale).glob("*/runs/*.parquet"))
