@@ -119,5 +119,5 @@ def _remedy_named() -> Iterator[None]:
     try:
         yield
     except DamagedRecord as damage:
-        remedy = f"delete {damage.path} and call again; nothing finished is trained again"
+        remedy = f"delete {damage.path} and call again; runs that the cache has are not trained again"
         raise DamagedRecord(damage.path, damage.run_id, damage.reason, remedy) from None
