@@ -31,4 +31,5 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	$(RUN) pip install --quiet --disable-pip-version-check -r requirements.lock \
 	  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 	$(RUN) pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(RUN) l2dyn.config.schema
 	touch $@

@@ -200,7 +200,7 @@ class Workflow:
     def selection_key(self, experiment: str) -> str:
         """Of an l2 selection besides its bundles: which λ are asked for, the source's runs, how they are measured."""
         config = self.config.experiments[experiment]
-        wanted = config.model_dump(mode="json", include={"l2", "lr", "lr_schedule"})
+        wanted = config.model_dump(mode="json", include={"l2", "lr", "lr_schedule", "units"})
         source = self.plan.key(config.l2.source)
         return _hash([wanted, config.horizon.fixed, source, code_key("l2dyn.tables.l2_selection")])
 

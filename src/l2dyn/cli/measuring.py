@@ -73,7 +73,8 @@ def _predict(arguments: argparse.Namespace) -> int:
 def _predict_from(plan: Plan, arguments: argparse.Namespace) -> int:
     """Measure c on an experiment that lists its λ, and show what it predicts for the budgets that are asked for."""
     from l2dyn.measures.best_l2 import predict_l2, round_l2
-    from l2dyn.tables.l2_selection import measured_coefficient
+    from l2dyn.specs.units import LABELS
+    from l2dyn.tables.l2_selection import in_units_of, measured_coefficient
 
     name, config = arguments.experiment, plan.scale.experiments[arguments.experiment]
     if arguments.output:
@@ -85,13 +86,14 @@ def _predict_from(plan: Plan, arguments: argparse.Namespace) -> int:
             raise UserError(f"--experiment {name}: it has {key}; c is measured at constant l2 and learning rate")
     records, rows = records_of(plan, arguments.bundles), []
     for lr in config.lr:
-        c, _, missing = measured_coefficient(plan, name, records, lr)
+        c, _, missing = measured_coefficient(plan, name, records, config.run_rates(lr)[0])
         if missing:
             raise UserError(
                 f"--experiment {name}: {len(missing)} of its runs are not trained; l2dyn status counts them"
             )
         if c is None:
             raise UserError(f"--experiment {name}: no run at lr {lr:g} has an uncensored peak of test accuracy")
+        c = in_units_of(config, c)
         try:
             predicted = [round_l2(predict_l2(c.c_argmax, b, arguments.first_decay)) for b in arguments.budget or []]
         except ValueError as error:
@@ -99,6 +101,8 @@ def _predict_from(plan: Plan, arguments: argparse.Namespace) -> int:
         both = ((c.c_argmax, c.c_argmax_low, c.c_argmax_high), (c.c_within, c.c_within_low, c.c_within_high))
         spans = [f"{value:.3g} ({low:.2g}–{high:.2g})" for value, low, high in both]
         rows.append([f"{lr:g}", c.seeds, *spans, f"{c.C_argmax:.2g}", *(f"{l2:g}" for l2 in predicted)])
+    if config.units != "torch":
+        log.info("%s is written in %s", name, LABELS[config.units])
     budgets = [f"l2 for {b:g} epochs" for b in arguments.budget or []]
     print_table(["learning rate", "runs", "c_argmax (epochs)", "c_0.5pp (epochs)", "C", *budgets], rows)
     return EXIT_DONE

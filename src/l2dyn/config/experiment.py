@@ -11,6 +11,7 @@ from l2dyn.specs.horizons import EvaluationGrid, Horizon, Schedule
 from l2dyn.specs.nets import AnyNetSpec
 from l2dyn.specs.optimizers import AnyOptimizerSpec, SGDSpec
 from l2dyn.specs.run import AugmentationSpec, AutoL2Spec, Loss, Precision, RunSpec
+from l2dyn.specs.units import Units, from_torch, to_torch
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]*$")]
 
@@ -19,21 +20,24 @@ class SelectedL2(Spec):
     """An l2 selection: λ that is measured, not listed, one for every learning rate and budget of the experiment.
 
     predicted_from: an experiment that measures c = t*·λ; λ = c/T for a budget of T epochs, c/T1 where the learning rate
-    first decays at epoch T1. reading: which of the two readings of c counts, the smoothed maximum ("argmax", the
+    first decays at epoch T1. at: the λ of that experiment on which c is measured (default: all of them, combined).
+    reading: which of the two readings of c counts, the smoothed maximum ("argmax", the
     paper's figure 4a) or the first time within 0.5 points of the maximum ("within"). tuned_from: an experiment that
     trains a grid of λ; λ = the best of them within the budget.
     """
 
     predicted_from: Name | None = None
     tuned_from: Name | None = None
+    at: Positive | None = None
     reading: Literal["argmax", "within"] = "argmax"
 
     @model_validator(mode="after")
     def _one_source(self):
         if (self.predicted_from is None) == (self.tuned_from is None):
             raise ValueError("give one of predicted_from and tuned_from")
-        if self.tuned_from is not None and self.reading != "argmax":
-            raise ValueError("reading: goes with predicted_from")
+        for key in ("reading", "at"):
+            if self.tuned_from is not None and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key}: goes with predicted_from")
         return self
 
     @property
@@ -52,10 +56,12 @@ L2 = Annotated[
 class ExperimentConfig(Spec):
     """A grid of runs: every learning rate with every L2 coefficient and every seed.
 
-    shows: what it is for, in words (`l2dyn plan` prints it). slices: how many training jobs share its runs.
+    shows: what it is for, in words (`l2dyn plan` prints it). units: in which lr, l2 and every horizon that holds one of
+    them are written (specs/units.py); runs are in PyTorch's. slices: how many training jobs share its runs.
     """
 
     shows: str
+    units: Units = "torch"
     net: AnyNetSpec
     data: DataSpec
     optimizer: AnyOptimizerSpec = SGDSpec()
@@ -63,6 +69,7 @@ class ExperimentConfig(Spec):
     l2: L2
     seeds: Annotated[tuple[NaturalNumber, ...], Field(min_length=1)] = (0,)
     batch: NaturalNumber = 0
+    order_shards: Count = 1
     loss: Loss = "cross_entropy"
     precision: Precision = "float32"
     kernel_samples: NaturalNumber = 0
@@ -90,6 +97,8 @@ class ExperimentConfig(Spec):
             raise ValueError("horizon: l2 holds 0, so give epochs_without_l2, t_lr or epochs")
         elif any(self.l2) and not self.horizon.covers(max(self.l2)):
             raise ValueError("horizon: l2 holds values above 0, so give epochs, t_lr_l2 or t_l2")
+        if self.units != "torch" and self.loss != "cross_entropy":
+            raise ValueError(f"units: {self.units} is defined for loss cross_entropy only")
         try:  # what no run could be is refused here
             run = self.run(self.lr[0], 1.0, self.seeds[0], epochs=1.0)
         except ValidationError as error:
@@ -104,7 +113,8 @@ class ExperimentConfig(Spec):
         return isinstance(self.l2, SelectedL2)
 
     def run(self, lr: float, l2: float, seed: int, epochs: float) -> RunSpec:
-        """One run of the grid; `epochs`: its horizon, for a learning-rate schedule."""
+        """One run of the grid, lr and l2 in the experiment's units; `epochs`: its horizon, for an lr schedule."""
+        lr, l2 = self.run_rates(lr, l2)
         return RunSpec(
             net=self.net,
             data=self.data,
@@ -112,6 +122,7 @@ class ExperimentConfig(Spec):
             lr=lr,
             l2=l2,
             batch=self.batch,
+            order_shards=self.order_shards,
             loss=self.loss,
             init_seed=seed,
             order_seed=seed,
@@ -123,6 +134,18 @@ class ExperimentConfig(Spec):
             **(self.lr_schedule.fields(epochs) if self.lr_schedule else {}),
         )
 
+    def run_rates(self, lr: float, l2: float = 0.0) -> tuple[float, float]:
+        """(lr, l2), in the experiment's units, as its runs have them: in PyTorch's."""
+        return to_torch(self.units, self.data.outputs, lr=lr, l2=l2)
+
+    def shown(self, spec: RunSpec) -> tuple[float, float]:
+        """(lr, l2) of one of its runs in the experiment's units."""
+        return from_torch(self.units, self.data.outputs, lr=spec.lr, l2=spec.l2)
+
+    def shown_l2(self, value: float) -> float:
+        """λ, or anything proportional to it (c = t*·λ), from PyTorch's units to the experiment's."""
+        return from_torch(self.units, self.data.outputs, l2=value)[1]
+
     def horizons(self) -> Iterator[tuple[Horizon, float]]:
         """(horizon, learning rate) of every part of the grid, one horizon for each budget."""
         for horizon in self.horizon.each():
@@ -131,5 +154,5 @@ class ExperimentConfig(Spec):
 
     def trains_like(self, other: "ExperimentConfig") -> str | None:
         """None where both train the same net on the same data in the same way, else the first key that differs."""
-        keys = ("net", "data", "optimizer", "batch", "loss", "augmentation", "precision")
+        keys = ("net", "data", "optimizer", "batch", "order_shards", "loss", "augmentation", "precision")
         return next((key for key in keys if getattr(self, key) != getattr(other, key)), None)

@@ -91,7 +91,9 @@ class ScaleConfig(Spec):
         differing = experiment.trains_like(source)
         if differing:
             raise ValueError(f"{where}: {wanted.source} has another {differing}, so its l2 says nothing here")
-        if not set(experiment.lr) <= set(source.lr):
+        if wanted.at is not None and experiment.run_rates(1.0, wanted.at)[1] not in _runs(source, "l2"):
+            raise ValueError(f"{where.rpartition(chr(46))[0]}.at: {wanted.source} lists no l2 {wanted.at:g}")
+        if not _runs(experiment, "lr") <= _runs(source, "lr"):
             raise ValueError(f"{where}: {wanted.source} does not have every lr of this experiment")
         if wanted.predicted_from and source.lr_schedule is not None:
             raise ValueError(f"{where}: {wanted.source} has an lr_schedule; c is measured at a constant learning rate")
@@ -102,6 +104,11 @@ class ScaleConfig(Spec):
             for epochs in experiment.horizon.fixed:
                 if epochs not in served if source.lr_schedule else epochs > max(served, default=0):
                     raise ValueError(f"{where}: {wanted.source} does not train for {epochs:g} epochs")
+
+
+def _runs(experiment: ExperimentConfig, key: str) -> set[float]:
+    """The listed learning rates or λ as the runs have them, whatever the experiment's units."""
+    return {experiment.run_rates(**{"lr": 1.0, key: value})[key == "l2"] for value in getattr(experiment, key)}
 
 
 class Overrides(Spec):

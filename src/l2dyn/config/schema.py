@@ -1,4 +1,4 @@
-"""The configuration's JSON schema, for editors and for readers; `python -m l2dyn.config.schema` writes it anew."""
+"""The configuration's JSON schema, for editors; `make install` and `python -m l2dyn.config.schema` write it."""
 
 import json
 
@@ -9,7 +9,7 @@ PATH = ROOT / "workflow" / "schemas" / "scale.schema.json"
 
 
 def schema_text() -> str:
-    """The schema of config/<scale>.yaml as it is kept in workflow/schemas/."""
+    """The schema of config/<scale>.yaml as it is written to workflow/schemas/."""
     schema = ScaleConfig.model_json_schema()
     schema["required"] = [key for key in schema["required"] if key != "figures"]  # they stand in config/figures.yaml
     return json.dumps(schema, indent=1, sort_keys=True, ensure_ascii=False) + "\n"

@@ -26,13 +26,14 @@ class Draws:
 
 
 class Augmentation:
-    """Crop, then flip, then mixup, each as the spec asks for it.
+    """Crop, then flip, then mixup, each as the spec asks for it; see there for the authors' variant.
 
     crop p: pad by p pixels of value `fill`, then cut out the original size at an offset that is uniform on [0, 2p]².
     flip: left to right with probability ½. mixup α: x_i ← λ_i x_i + (1 − λ_i) x_{π(i)}, and the targets likewise, with
     λ_i ~ Beta(α, α) for each sample and a random permutation π of the batch.
 
-    seed: any integer. fill: the scaled value of a black pixel, one number or one for each channel [C].
+    seed: any integer. fill: the scaled value of a black pixel, one number or one for each channel [C]; the authors pad
+    with 0 whatever it is.
 
     Offsets, flips and permutations come from torch's CPU generator, the λ_i from NumPy's, in float64. Each kind has a
     stream of its own, so that one being switched on leaves the others' draws as they are; no draw depends on the
@@ -53,6 +54,8 @@ class Augmentation:
         if not 0 <= spec.mixup < float("inf"):
             raise ValueError(f"mixup must be 0 or a positive α of the Beta distribution, got {spec.mixup}")
         self.spec, self.seed = spec, operator.index(seed)
+        self._authors = spec.variant == "authors"
+        fill = 0.0 if self._authors else fill
         self.fill = torch.as_tensor(fill, dtype=torch.float64)
         if self.fill.ndim > 1:
             raise ValueError(f"fill must be one number or one for each channel, got shape {tuple(self.fill.shape)}")
@@ -77,11 +80,12 @@ class Augmentation:
         last = images.is_contiguous(memory_format=torch.channels_last)
         layout = torch.channels_last if last else torch.contiguous_format
         draws = self.draw(step, len(images))
+        if draws.flips is not None and self._authors:
+            images = _flip(images, draws.flips)
         if draws.offsets is not None:
             images = self._crop(images, draws.offsets.to(images.device, non_blocking=True), layout)
-        if draws.flips is not None:
-            flips = draws.flips.to(images.device, non_blocking=True)
-            images = torch.where(flips[:, None, None, None], images.flip(-1), images)
+        if draws.flips is not None and not self._authors:
+            images = _flip(images, draws.flips)
         if draws.weights is not None:
             images, targets = (_mix(values, draws) for values in (images, targets))
         return images.contiguous(memory_format=layout), targets
@@ -90,15 +94,22 @@ class Augmentation:
         """The draws of one step for a batch of that many samples."""
         offsets = flips = weights = partners = None
         if self.spec.crop:
-            offsets = torch.randint(2 * self.spec.crop + 1, (samples, 2), generator=self._generator("crop", step))
+            ends = 2 * self.spec.crop + (not self._authors)
+            offsets = torch.randint(ends, (samples, 2), generator=self._generator("crop", step))
         if self.spec.flip:
             flips = torch.randint(2, (samples,), generator=self._generator("flip", step)).bool()
         if self.spec.mixup:
-            partners = torch.randperm(samples, generator=self._generator("partners", step))
+            partners = self._partners(step, samples)
             # torch's Beta takes no generator
             beta = np.random.default_rng(self._hash("mixup", step)).beta(self.spec.mixup, self.spec.mixup, samples)
             weights = torch.from_numpy(beta)
         return Draws(offsets, flips, weights, partners)
+
+    def _partners(self, step: int, samples: int) -> Tensor:
+        if not self._authors:
+            return torch.randperm(samples, generator=self._generator("partners", step))
+        group = self.spec.mixup_group or samples
+        return torch.arange(samples).view(-1, group).flip(1).flatten()
 
     def _hash(self, kind: str, step: int) -> int:
         # hashed, because torch's CPU generator takes no more than the low 32 bits of a seed
@@ -117,6 +128,11 @@ class Augmentation:
         padded[:, :, p : p + height, p : p + width] = images
         crops = padded.unfold(2, height, 1).unfold(3, width, 1)  # [N, C, 2p+1, 2p+1, H, W], a view
         return crops[torch.arange(samples, device=images.device), :, offsets[:, 0], offsets[:, 1]]
+
+
+def _flip(images: Tensor, flips: Tensor) -> Tensor:
+    flips = flips.to(images.device, non_blocking=True)
+    return torch.where(flips[:, None, None, None], images.flip(-1), images)
 
 
 def _mix(values: Tensor, draws: Draws) -> Tensor:

@@ -33,8 +33,9 @@ def inputs(spec: DataSpec, images: np.ndarray) -> np.ndarray:
     """Scaled float64 inputs [n, pixels] of uint8 images, as the DataSpec says; a pixel's channels are neighbours.
 
     Images are averaged over windows of downscale × downscale pixels first. "standardize": pixels in [0, 1] minus the
-    data set's mean, over its std, per channel. "unit": every image scaled to norm √(pixels), so that x·x/pixels = 1 for
-    each. What trains is scaled by l2dyn.training.inputs; a test holds the two together.
+    data set's mean, over its std, per channel. "split": minus the mean of all these images, over their std. "unit":
+    every image scaled to norm √(pixels), so that x·x/pixels = 1 for each. What trains is scaled by
+    l2dyn.training.inputs; a test holds the two together.
     """
     window = spec.downscale
     height, width, channels = spec.image_shape
@@ -44,6 +45,8 @@ def inputs(spec: DataSpec, images: np.ndarray) -> np.ndarray:
         mean, std = np.array(spec.data_set.mean), np.array(spec.data_set.std)
         return ((values - mean) / std).reshape(len(images), -1)
     values = values.reshape(len(images), -1)
+    if spec.scaling == "split":
+        return (values - values.mean()) / values.std()
     return values * np.sqrt(values.shape[1]) / np.linalg.norm(values, axis=1, keepdims=True)
 
 

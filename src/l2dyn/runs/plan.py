@@ -246,6 +246,6 @@ def selections_made(name: str, scale: ScaleConfig) -> dict[str, L2Selection]:
     made = {}
     for key in scale.selected:
         config, found = scale.experiments[key], read_l2_selection(selection_path(name, key))
-        if found is not None and found.answers(config.lr, config.horizon.fixed):
+        if found is not None and found.answers(config.lr, config.horizon.fixed, config.units):
             made[key] = found
     return made

@@ -71,8 +71,9 @@ DATA_SETS: dict[str, DataSet] = {
 class DataSpec(Spec):
     """The samples a run sees: the first `train_samples` and `test_samples` of each split in canonical order.
 
-    labels "parity": ±1 for even and odd classes, one output. scaling "standardize": by the data set's mean and std;
-    "unit": every image scaled to norm √(pixels). downscale: images are averaged over windows of downscale × downscale
+    labels "parity": ±1 for even and odd classes, one output. scaling "standardize": by the data set's mean and std, per
+    channel; "split": by one mean and one std over all pixels and channels of the samples that the run sees, of each
+    split by its own; "unit": every image to norm √(pixels). downscale: images are averaged over windows of that many²
     pixels first. checksum: of the data set, filled in when it is not given.
     """
 
@@ -81,7 +82,7 @@ class DataSpec(Spec):
     train_samples: Count
     test_samples: Count
     labels: Literal["class", "parity"] = "class"
-    scaling: Literal["standardize", "unit"] = "standardize"
+    scaling: Literal["standardize", "split", "unit"] = "standardize"
     downscale: Count = 1
 
     @model_validator(mode="after")

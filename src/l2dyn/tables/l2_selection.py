@@ -5,6 +5,7 @@ the paper). Tuned: the best λ of the source's grid within the budget (figures 1
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 from l2dyn.config.experiment import ExperimentConfig
@@ -19,7 +20,7 @@ Records = Mapping[str, Record]  # by run id; a run that is not there is missing
 
 
 def select_l2(plan: Plan, experiment: str, records: Records) -> L2Selection:
-    """λ of an experiment that names a source, for each of its learning rates and budgets.
+    """λ of an experiment that names a source, for each of its learning rates and budgets, in its own units.
 
     Where one of them cannot be measured (a run of the source is missing, none has an uncensored peak) there is no value
     at all, and the reason in words. Raises DamagedRecord for a record that is not what was written.
@@ -31,15 +32,18 @@ def select_l2(plan: Plan, experiment: str, records: Records) -> L2Selection:
 
 
 def measured_coefficient(
-    plan: Plan, source: str, records: Records, lr: float
+    plan: Plan, source: str, records: Records, lr: float, l2: float | None = None
 ) -> tuple[Coefficient | None, list[str], list[str]]:
     """(c, run ids, ids of missing runs) of an experiment at one learning rate, combined over its λ > 0 and seeds.
 
-    Every run counts once, up to its longest horizon; one that diverged by then has no c.
+    lr and c are in PyTorch's units. Every run counts once, up to its longest horizon; one that diverged by then has no
+    c. l2: only the runs at this λ.
     """
     chance = plan.scale.experiments[source].data.chance
     longest = {run.run_id: run for run in sorted(plan.experiments[source], key=lambda run: run.steps)}
     runs = [run for run in longest.values() if run.spec.lr == lr and run.spec.l2 > 0]
+    if l2 is not None:
+        runs = [run for run in runs if run.spec.l2 == l2]
     measured, missing = _read(runs, records)
     found = []
     for run, columns in measured:
@@ -50,37 +54,48 @@ def measured_coefficient(
 
 def _predicted(plan: Plan, config: ExperimentConfig, records: Records) -> L2Selection:
     source, values, evidence = config.l2.predicted_from, {}, []
+    unmeasured = functools.partial(L2Selection, {}, units=config.units)
     for lr in config.lr:
-        c, ids, missing = measured_coefficient(plan, source, records, lr)
+        of_torch, at = config.run_rates(lr, config.l2.at or 0.0)
+        c, ids, missing = measured_coefficient(plan, source, records, of_torch, at or None)
         if missing:
-            return L2Selection({}, f"{len(missing)} of {len(ids) + len(missing)} runs of {source} are missing")
+            return unmeasured(f"{len(missing)} of {len(ids) + len(missing)} runs of {source} are missing")
         if c is None:
-            return L2Selection({}, f"no run of {source} at lr {lr:g} has an uncensored peak of test accuracy")
+            return unmeasured(f"no run of {source} at lr {lr:g} has an uncensored peak of test accuracy")
+        c = in_units_of(config, c)
         reading = c.c_argmax if config.l2.reading == "argmax" else c.c_within
         if reading <= 0:
-            return L2Selection({}, f"test accuracy of {source} peaks before its first step")
+            return unmeasured(f"test accuracy of {source} peaks before its first step")
         for epochs in config.horizon.fixed:
             first_decay = epochs * min(config.lr_schedule.at) if config.lr_schedule else None
             values[lr, epochs] = round_l2(predict_l2(reading, epochs, first_decay))
         evidence.append({"lr": lr, "reading": config.l2.reading, **vars(c), "run_ids": ids})
-    return L2Selection(values, evidence={"predicted_from": source, "coefficients": evidence})
+    return L2Selection(values, evidence={"predicted_from": source, "coefficients": evidence}, units=config.units)
+
+
+def in_units_of(config: ExperimentConfig, c: Coefficient) -> Coefficient:
+    """A coefficient, measured in PyTorch's units, in the experiment's; the dimensionless C is the same in all."""
+    names = [name for name in vars(c) if name.startswith("c_")]
+    return dataclasses.replace(c, **{name: config.shown_l2(getattr(c, name)) for name in names})
 
 
 def _tuned(plan: Plan, config: ExperimentConfig, records: Records) -> L2Selection:
     source, values, evidence = config.l2.tuned_from, {}, []
+    unmeasured = functools.partial(L2Selection, {}, units=config.units)
     for lr in config.lr:
+        of_torch, _ = config.run_rates(lr)
         for epochs in config.horizon.fixed:
-            runs = _runs_within(plan, source, lr, epochs)
+            runs = _runs_within(plan, source, of_torch, epochs)
             measured, missing = _read(runs, records)
             if missing:
-                return L2Selection({}, f"{len(missing)} of {len(runs)} runs of {source} are missing")
+                return unmeasured(f"{len(missing)} of {len(runs)} runs of {source} are missing")
             accuracies = [float(columns["test_accuracy"].max()) for _, columns in measured]
-            tuned = tuned_l2([run.spec.l2 for run, _ in measured], accuracies)
+            tuned = tuned_l2([config.shown_l2(run.spec.l2) for run, _ in measured], accuracies)
             if tuned is None:
-                return L2Selection({}, f"every run of {source} at lr {lr:g} diverged within {epochs:g} epochs")
+                return unmeasured(f"every run of {source} at lr {lr:g} diverged within {epochs:g} epochs")
             values[lr, epochs] = tuned.l2
             evidence.append({"lr": lr, "epochs": epochs, **vars(tuned)})
-    return L2Selection(values, evidence={"tuned_from": source, "tuned": evidence})
+    return L2Selection(values, evidence={"tuned_from": source, "tuned": evidence}, units=config.units)
 
 
 def _runs_within(plan: Plan, source: str, lr: float, epochs: float) -> list[Point]:

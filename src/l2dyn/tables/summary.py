@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from l2dyn.config.experiment import ExperimentConfig
 from l2dyn.measures.peaks import peak
 from l2dyn.runs.bundles import Bundles
 from l2dyn.runs.plan import Plan, Point
@@ -13,8 +14,11 @@ FIELDS = (
     "run_id",
     "experiment",
     "dataset",
+    "units",  # of lr and l2: torch, or those of the authors
     "lr",
     "l2",
+    "lr_torch",
+    "l2_torch",
     "momentum",
     "seed",
     "status",  # finished, diverged, short (its record is shorter than declared), missing
@@ -25,6 +29,7 @@ FIELDS = (
     "t_star",  # epochs; empty where the run never beats chance by 10 points, or diverged
     "t_star_after",  # epochs; t* lies in (t_star_after, t_star]
     "t_argmax",
+    "C",  # η·S·λ·t*/(1−μ), without a dimension
     "censored",  # concerns t* and fits only
     "max_test_accuracy",
     "final_test_accuracy",
@@ -48,8 +53,9 @@ def summarize(plan: Plan, experiment: str, records: Bundles) -> list[dict]:
     config = plan.scale.experiments[experiment]
     points = plan.experiments[experiment]
     if config.selected and not points:
-        return [{"experiment": experiment, "dataset": config.data.name, "lr": config.lr[0], "status": "missing"}]
-    return [_row(experiment, point, records) for point in points]
+        known = {"experiment": experiment, "dataset": config.data.name, "units": config.units, "lr": config.lr[0]}
+        return [known | {"status": "missing"}]
+    return [_row(experiment, config, point, records) for point in points]
 
 
 def write_summary(path: Path, rows: list[dict]) -> None:
@@ -57,14 +63,18 @@ def write_summary(path: Path, rows: list[dict]) -> None:
     write_csv(path, FIELDS, ([row.get(field) for field in FIELDS] for row in rows))
 
 
-def _row(experiment: str, point: Point, records: Bundles) -> dict:
+def _row(experiment: str, config: ExperimentConfig, point: Point, records: Bundles) -> dict:
     spec = point.spec
+    lr, l2 = config.shown(spec)
     row = {
         "run_id": point.run_id,
         "experiment": experiment,
         "dataset": spec.data.name,
-        "lr": spec.lr,
-        "l2": spec.l2,
+        "units": config.units,
+        "lr": lr,
+        "l2": l2,
+        "lr_torch": spec.lr,
+        "l2_torch": spec.l2,
         "momentum": spec.momentum,
         "seed": spec.init_seed,
         "status": "missing",
@@ -107,6 +117,11 @@ def _measured(record: Record, point: Point, data: DataSpec) -> dict:
                 "t_star": found.t_star,
                 "t_star_after": found.t_before,
                 "t_argmax": found.t_argmax,
+                "C": point.spec.steps_per_epoch
+                * point.spec.lr
+                * point.spec.l2
+                * found.t_star
+                / (1 - point.spec.momentum),
                 "censored": found.censored or row["status"] == "short",
             }
     return row

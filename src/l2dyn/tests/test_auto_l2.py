@@ -20,8 +20,8 @@ def weight_decays(optimizer):
     return [float(group["weight_decay"]) for group in optimizer.param_groups]
 
 
-def reference(losses, errors, init_l2, factor, cooldown, min_l2, trigger):
-    """λ after each measurement, told from the whole history rather than from a state."""
+def risen(losses, errors, init_l2, factor, cooldown, min_l2, trigger, **_):
+    """λ after each measurement by the rule "risen", told from the whole history rather than from a state."""
     history, decays = [], []
     l2 = init_l2
     for t in range(len(losses)):
@@ -39,11 +39,39 @@ def reference(losses, errors, init_l2, factor, cooldown, min_l2, trigger):
     return history, decays
 
 
+def no_better(losses, errors, init_l2, factor, min_l2, trigger, interval, refractory, **_):
+    """The same by the authors' rule, for lr 0.1 and momentum 0.5: a decay strikes the measurement before it out."""
+    history, decays, struck, rests_until = [], [], {"loss": set(), "error": set()}, -1
+    l2 = init_l2
+    for t in range(len(losses)):
+        says = []
+        for name, values in (("loss", losses), ("error", errors)):
+            seen = [i for i in range(t + 1) if values[i] is not None]
+            if values[t] is None or trigger not in ("either", name) or len(seen) < 3:
+                continue
+            best = [values[i] for i in seen[:-2] if i not in struck[name]]
+            says.append(bool(best) and values[seen[-1]] >= min(best) and values[seen[-2]] >= min(best))
+        if any(says) and t * interval > rests_until and l2 > min_l2:
+            l2 = l2 * factor if l2 * factor > min_l2 else min_l2
+            decays.append(t)
+            rests_until = t * interval + refractory * 0.5 / (0.1 * l2)
+            for name, values in (("loss", losses), ("error", errors)):
+                seen = [i for i in range(t) if values[i] is not None]
+                if seen and values[t] is not None:
+                    struck[name].add(seen[-1])
+        history.append(l2)
+    return history, decays
+
+
+REFERENCES = {"risen": risen, "no_better": no_better}
 LEVELS = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])  # few, so that equal measurements occur
 SETTINGS = st.fixed_dictionaries(
     {
+        "rule": st.sampled_from(["risen", "no_better"]),
         "init_l2": st.sampled_from([0.1, 0.02, 3.0]),
         "factor": st.sampled_from([0.1, 0.5, 0.9]),
+        "interval": st.integers(1, 10),
+        "refractory": st.sampled_from([0.0, 0.01, 0.4]),
         "cooldown": st.integers(0, 4),
         "min_l2": st.sampled_from([0.0, 1e-3, 0.015]),
         "trigger": st.sampled_from(["either", "loss"]),
@@ -54,9 +82,9 @@ SETTINGS = st.fixed_dictionaries(
 @given(st.lists(st.tuples(LEVELS, st.none() | LEVELS), max_size=40), SETTINGS)
 def test_equals_the_reference(measurements, settings):
     losses, errors = [m[0] for m in measurements], [m[1] for m in measurements]
-    optimizer = make_optimizer()
+    optimizer = make_optimizer(momentum=0.5)
     auto_l2 = AutoL2(optimizer, **settings)
-    history, decays = reference(losses, errors, **settings)
+    history, decays = REFERENCES[settings["rule"]](losses, errors, **settings)
     for t, (loss, error) in enumerate(measurements):
         assert auto_l2.step(loss, error) == (t in decays)
         assert auto_l2.get_last_l2() == auto_l2.l2 == optimizer.param_groups[0]["weight_decay"] == history[t]
@@ -66,12 +94,13 @@ def test_equals_the_reference(measurements, settings):
 def test_resumed_anywhere_it_goes_on_the_same(measurements, settings, cut):
     """With the third trigger; the state goes through JSON, and the optimizer is a new one."""
     settings = settings | {"trigger": "error"}
-    history, _ = reference([m[0] for m in measurements], [m[1] for m in measurements], **settings)
-    auto_l2 = AutoL2(make_optimizer(), **settings)
+    losses, errors = [m[0] for m in measurements], [m[1] for m in measurements]
+    history, _ = REFERENCES[settings["rule"]](losses, errors, **settings)
+    auto_l2 = AutoL2(make_optimizer(momentum=0.5), **settings)
     for t, measurement in enumerate(measurements):
         if t == cut:
             state = json.loads(json.dumps(auto_l2.state_dict()))
-            optimizer = make_optimizer(weight_decay=0.7)
+            optimizer = make_optimizer(momentum=0.5, weight_decay=0.7)
             auto_l2 = AutoL2(optimizer, **settings)
             auto_l2.load_state_dict(state)
             assert weight_decays(optimizer) == [state["l2"]]
@@ -79,27 +108,53 @@ def test_resumed_anywhere_it_goes_on_the_same(measurements, settings, cut):
         assert auto_l2.l2 == history[t]
 
 
+def test_the_authors_earliest_decays():
+    """The first decay needs three measurements; then more than 2/weight_decay steps pass."""
+    auto_l2 = AutoL2(make_optimizer(lr=0.02, momentum=0.9), init_l2=2.0)
+    steps = [10 * call for call in range(1200) if auto_l2.step(1.0)]
+    assert steps == [20, 40, 150, 1160, 11170]
+
+
+def test_the_table_of_transitions():
+    """The rows of the docstring that hold numbers."""
+    assert decays([3, 2, 1, 1.5, 1.2]) == [False, False, False, False, True]
+    assert decays([3, 2, 1, 1.5, 1.2], rule="risen") == [False, False, False, True, False]
+    assert decays([2, 2, 2]) == [False, False, True]
+    assert decays([2, 2, 2], rule="risen") == [False, False, False]
+
+
+def test_a_decay_strikes_the_measurement_before_it_out():
+    """4 was no better than 3 and does not count later; without a decay a better one would."""
+    assert decays([5, 3, 4, 3.5, 2.9, 2.8], refractory=0.0) == [False, False, False, True, False, False]
+    assert decays([5, 3, 4, 2.9, 2.95, 2.9], refractory=0.0)[-1]
+
+
+def decays(losses, **settings) -> list[bool]:
+    auto_l2 = AutoL2(make_optimizer(), **settings)
+    return [auto_l2.step(loss) for loss in losses]
+
+
 def test_the_sequence_that_scripts_rely_on():
-    auto_l2 = AutoL2(make_optimizer())
+    auto_l2 = AutoL2(make_optimizer(), rule="risen")
     assert [auto_l2.step(loss) for loss in (3, 2, 1, 1.5)] == [False, False, False, True]
     assert auto_l2.l2 == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize("cooldown", [0, 1, 3])
 def test_a_rise_within_the_cooldown_does_not_decay(cooldown):
-    auto_l2 = AutoL2(make_optimizer(), cooldown=cooldown)
+    auto_l2 = AutoL2(make_optimizer(), rule="risen", cooldown=cooldown)
     decayed = [auto_l2.step(loss) for loss in range(12)]
     assert [t for t, d in enumerate(decayed) if d] == list(range(1, 12, cooldown + 1))
 
 
 def test_stays_at_min_l2():
-    auto_l2 = AutoL2(make_optimizer(), min_l2=0.02, cooldown=0)
+    auto_l2 = AutoL2(make_optimizer(), rule="risen", min_l2=0.02, cooldown=0)
     assert [auto_l2.step(loss) for loss in range(5)] == [False, True, False, False, False]
     assert auto_l2.l2 == 0.02
 
 
 def test_errors_left_out_are_skipped():
-    auto_l2 = AutoL2(make_optimizer())
+    auto_l2 = AutoL2(make_optimizer(), rule="risen")
     assert not auto_l2.step(3, 0.5)
     assert not auto_l2.step(2)
     assert auto_l2.step(1, 0.6)
@@ -107,15 +162,25 @@ def test_errors_left_out_are_skipped():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_non_finite_counts_as_infinite(bad):
-    auto_l2 = AutoL2(make_optimizer(), cooldown=0)
+    auto_l2 = AutoL2(make_optimizer(), rule="risen", cooldown=0)
     assert [auto_l2.step(loss) for loss in (bad, 1, bad, bad, math.nan, 1, 2)] == [0, 0, 1, 0, 0, 0, 1]
-    auto_l2 = AutoL2(make_optimizer(), cooldown=0, trigger="error")
+    auto_l2 = AutoL2(make_optimizer(), rule="risen", cooldown=0, trigger="error")
     assert [auto_l2.step(1, error) for error in (0.5, bad, bad)] == [0, 1, 0]
+
+
+def test_a_diverged_run_does_not_drive_it_to_nothing():
+    assert sum(decays([3, 2, 1, *[math.nan] * 50], refractory=0.0)) <= 1
+
+
+def test_without_a_learning_rate_it_rests_for_good():
+    auto_l2 = AutoL2(make_optimizer(lr=0.0))
+    assert sum(auto_l2.step(1.0) for _ in range(50)) == 1
+    assert AutoL2(make_optimizer()).load_state_dict(auto_l2.state_dict()) is None
 
 
 @pytest.mark.filterwarnings("error")
 def test_takes_tensors():
-    auto_l2 = AutoL2(make_optimizer())
+    auto_l2 = AutoL2(make_optimizer(), rule="risen")
     weight = torch.tensor(1.0, requires_grad=True)
     assert not auto_l2.step(weight * 2, torch.tensor([0.5]))
     assert auto_l2.step(weight * 3, torch.tensor(0.5)) is True
@@ -136,7 +201,7 @@ def test_sets_every_param_group_also_one_added_later():
 def test_fills_a_tensor_in_place():
     live, parameter = torch.tensor(0.0), nn.Parameter(torch.ones(2))
     optimizer = torch.optim.SGD([parameter], lr=0.1, weight_decay=live)
-    auto_l2 = AutoL2(optimizer, cooldown=0)
+    auto_l2 = AutoL2(optimizer, rule="risen", cooldown=0)
     assert optimizer.param_groups[0]["weight_decay"] is live
     assert live.item() == pytest.approx(0.1)
     auto_l2.step(1)
@@ -161,7 +226,7 @@ def test_training_equals_a_penalty_in_the_loss(momentum):
     net = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)).double()
     hand = [p.detach().clone().requires_grad_() for p in net.parameters()]
     optimizer = torch.optim.SGD(net.parameters(), lr=0.3, momentum=momentum)
-    auto_l2 = AutoL2(optimizer, init_l2=0.3, factor=0.2, cooldown=2)
+    auto_l2 = AutoL2(optimizer, init_l2=0.3, factor=0.2, rule="risen", cooldown=2)
 
     def by_hand():
         w1, b1, w2, b2 = hand
@@ -237,6 +302,9 @@ def test_refuses_an_optimizer_without_weight_decay(kind):
     [
         *[("init_l2", v) for v in (0, -1, math.nan, math.inf)],
         *[("factor", v) for v in (0, 1, -0.1, 2, math.nan)],
+        *[("rule", v) for v in ("rose", None)],
+        *[("interval", v) for v in (0, -1, 1.0, True, None)],
+        *[("refractory", v) for v in (-0.1, math.nan, math.inf)],
         *[("cooldown", v) for v in (-1, 1.0, True, None)],
         *[("min_l2", v) for v in (-1e-9, 0.2, math.nan)],
         *[("trigger", v) for v in ("accuracy", None)],

@@ -27,7 +27,7 @@ EVERYTHING = {  # that a single net's state has to hold
     "l2": 0.3,
     "lr": 0.05,
     "lr_decay_epochs": (5, 8),
-    "auto_l2": AutoL2Spec(factor=0.5, interval=7 / 4),
+    "auto_l2": AutoL2Spec(factor=0.5, interval=7),
     "augmentation": AugmentationSpec(flip=True, crop=1, mixup=0.3),
 }
 

@@ -35,7 +35,7 @@ EVERYTHING = {  # that a state has to hold
     "l2": 0.3,
     "lr": 0.05,
     "lr_decay_epochs": (7, 14),
-    "auto_l2": AutoL2Spec(factor=0.5, interval=7 / 3, cooldown=1),  # 7 steps
+    "auto_l2": AutoL2Spec(rule="risen", factor=0.5, interval=7, cooldown=1),
     "augmentation": AugmentationSpec(flip=True, crop=1, mixup=0.3),
     "augmentation_seed": 5,
 }
@@ -66,10 +66,10 @@ def assert_same_nets(one, other):
         assert torch.equal(values, theirs), name
 
 
-def oracle(task: Task, samples, lr_at_step=None, interval=None) -> dict[str, list[float]]:
+def oracle(task: Task, samples, lr_at_step=None) -> dict[str, list[float]]:
     """The same run the way a user would write it.
 
-    lr_at_step: {step: learning rate from then on}. interval: steps between two measurements of AutoL2.
+    lr_at_step: {step: learning rate from then on}.
     """
     spec = task.spec
     shape = spec.data.image_shape
@@ -109,6 +109,7 @@ def oracle(task: Task, samples, lr_at_step=None, interval=None) -> dict[str, lis
     steps_per_epoch = len(x) // spec.batch if spec.batch else 1
     lr, l2 = spec.lr, spec.l2
     previous, refractory, losses, errors = None, 0, [], []
+    minibatches, rests_until = [], -1
     columns = {name: [] for name in COLUMNS}
     wanted = set(task.evaluations())
     for step in range(task.steps + 1):
@@ -131,9 +132,18 @@ def oracle(task: Task, samples, lr_at_step=None, interval=None) -> dict[str, lis
         optimizer.zero_grad()
         out = net(x_step)
         loss = loss_of(out, y_step)
+        if spec.auto_l2 and spec.auto_l2.rule == "no_better" and step % spec.auto_l2.interval == 0:
+            minibatches.append((loss.item(), error_of(out.detach(), y_step)))
+            kept, last_two = minibatches[:-2], minibatches[-2:]
+            worse = any(kept and min(m[i] for m in last_two) >= min(m[i] for m in kept) for i in (0, 1))
+            if worse and step > rests_until:
+                l2 = l2 * spec.auto_l2.factor
+                rests_until = step + spec.auto_l2.refractory * (1 - spec.momentum) / (lr * l2)
+                del minibatches[-2]
         (loss + 0.5 * l2 * sum(p.square().sum() for p in parameters)).backward()
         optimizer.step()
-        if spec.auto_l2:
+        if spec.auto_l2 and spec.auto_l2.rule == "risen":
+            interval = spec.auto_l2.interval
             losses.append(loss.item())
             errors.append(error_of(out.detach(), y_step))
             if len(losses) == interval:
@@ -158,15 +168,21 @@ CASES = {  # fields of the run, of the samples; what the oracle is told by hand
         {"lr_at_step": {9: 0.05 * 0.2, 15: 0.05 * 0.2 * 0.2}},
     ),
     "AutoL2": (
-        {"l2": 0.4, "lr": 0.1, "auto_l2": AutoL2Spec(factor=0.5, interval=2 / 3, cooldown=2)},
+        {"l2": 0.4, "lr": 0.1, "momentum": 0.5, "auto_l2": AutoL2Spec(factor=0.5, interval=3, refractory=0.2)},
         {},
-        {"interval": 2},
+        {},
+    ),
+    "AutoL2, risen": (
+        {"l2": 0.4, "lr": 0.1, "auto_l2": AutoL2Spec(rule="risen", factor=0.5, interval=2, cooldown=2)},
+        {},
+        {},
     ),
     "half_mse on classes": (PARITY, {}, {}),
     "AutoL2 on the error of parity": (
-        PARITY | {"steps": 60, "auto_l2": AutoL2Spec(factor=0.5, interval=1, cooldown=0, trigger="error")},
+        PARITY
+        | {"steps": 60, "auto_l2": AutoL2Spec(rule="risen", factor=0.5, interval=3, cooldown=0, trigger="error")},
         {"labels": "parity"},
-        {"interval": 3},
+        {},
     ),
 }
 

@@ -61,8 +61,11 @@ def test_missing(one, bundle):
         "run_id": run.run_id,
         "experiment": "first",
         "dataset": "digits",
+        "units": "torch",
         "lr": 0.1,
         "l2": 0.01,
+        "lr_torch": 0.1,
+        "l2_torch": 0.01,
         "momentum": 0.9,
         "seed": 3,
         "status": "missing",
@@ -229,7 +232,9 @@ def test_the_rows_of_an_l2_selection(tiny, bundle, make_record):
     ]
     for selections in ({}, {"guess": L2Selection({}, "no peak")}):
         unknown = summarize(Plan("tiny", scale, selections), "guess", bundle())
-        assert unknown == [{"experiment": "guess", "dataset": "digits", "lr": 0.1, "status": "missing"}]
+        assert unknown == [
+            {"experiment": "guess", "dataset": "digits", "units": "torch", "lr": 0.1, "status": "missing"}
+        ]
 
 
 def test_a_damaged_record_stops_the_summary(one, make_record, tmp_path):

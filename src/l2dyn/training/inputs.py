@@ -18,8 +18,8 @@ class Images:
 
     def __init__(self, spec: DataSpec, images: np.ndarray, dtype: torch.dtype, device: str):
         self.spec, self.dtype = spec, dtype
-        info = spec.data_set
-        self._mean, self._std = (torch.tensor(v, dtype=dtype, device=device) for v in (info.mean, info.std))
+        mean, std = _of_split(spec, images) if spec.scaling == "split" else (spec.data_set.mean, spec.data_set.std)
+        self._mean, self._std = (torch.tensor(v, dtype=dtype, device=device) for v in (mean, std))
         self._held = torch.from_numpy(np.ascontiguousarray(images)).to(device)
         if self._held.numel() * dtype.itemsize <= SCALED_ONCE:
             self._held = self._scaled(self._held)
@@ -79,7 +79,22 @@ def black(spec: DataSpec) -> list[float]:
     info = spec.data_set
     if spec.scaling == "unit":
         return [0.0] * len(info.mean)
+    if spec.scaling == "split":
+        raise ValueError("what black becomes differs between the splits; pad with 0 after scaling")
     return [-mean / std for mean, std in zip(info.mean, info.std, strict=True)]
+
+
+def _of_split(spec: DataSpec, images: np.ndarray) -> tuple[float, float]:
+    """(mean, std) over all pixels and channels of these images, in [0, 1], downscaled."""
+    height, width, channels = spec.image_shape
+    window = spec.downscale
+    count = total = square = 0.0
+    for first in range(0, len(images), 1000):
+        block = images[first : first + 1000, : height * window, : width * window] / 255.0
+        block = block.reshape(-1, height, window, width, window, channels).mean(axis=(2, 4))
+        count, total, square = count + block.size, total + block.sum(), square + np.square(block).sum()
+    mean = total / count
+    return float(mean), math.sqrt(square / count - mean**2)
 
 
 def targets(spec: DataSpec, labels: np.ndarray, loss: str, dtype: torch.dtype, device: str) -> Tensor:

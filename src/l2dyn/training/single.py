@@ -54,20 +54,12 @@ class SingleTrainer(TrainingLoop):
         self._train_net = torch.compile(self.net, dynamic=False) if device == "cuda" else self.net
         self.compile_s: float | None = None  # seconds of compiling it, which wall_s leaves out
         self.optimizer = _optimizer(spec, list(self.net.parameters()), device)
-        self.auto_l2 = None
-        if spec.auto_l2 is not None:
-            policy = spec.auto_l2
-            self.auto_l2 = AutoL2(
-                self.optimizer,
-                init_l2=spec.l2,
-                factor=policy.factor,
-                cooldown=policy.cooldown,
-                min_l2=policy.min_l2,
-                trigger=policy.trigger,
-            )
-            self._interval = max(1, round(policy.interval * spec.steps_per_epoch))
-        self.batches = Batches(*self._train, DataOrder([spec.order_seed], len(self._train[0]), spec.batch, device))
-        self.augment = Augmentation(spec.augmentation, spec.augmentation_seed, fill=black(samples.spec))
+        self.auto_l2 = AutoL2(self.optimizer, init_l2=spec.l2, **spec.auto_l2.model_dump()) if spec.auto_l2 else None
+        self._auto_l2_rule = spec.auto_l2.rule if spec.auto_l2 else None
+        order = DataOrder([spec.order_seed], len(self._train[0]), spec.batch, device, spec.order_shards)
+        self.batches = Batches(*self._train, order)
+        fill = 0.0 if spec.data.scaling == "split" else black(samples.spec)
+        self.augment = Augmentation(spec.augmentation, spec.augmentation_seed, fill=fill)
         self._measured = torch.zeros(2, dtype=torch.float64, device=device)  # loss and error summed over the interval
 
     def advance(self, steps: int) -> None:
@@ -82,25 +74,28 @@ class SingleTrainer(TrainingLoop):
             x, y = self.augment(_planes(images), self._soft(targets), self.step)
             outputs = self._outputs_of(self._train_net, x)
             loss = self._losses(outputs, y).mean()
+            if self._auto_l2_rule == "no_better":
+                self._observe(outputs.detach(), y, loss.detach())
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
             self.step += 1
-            if self.auto_l2:
+            if self._auto_l2_rule == "risen":
                 self._observe(outputs.detach(), y, loss.detach())
 
     @torch.no_grad()
     def measure(self) -> Tensor:
         """See Trainer; the training columns are taken on the grid's train_subset."""
         self.net.eval()
-        with _normalizing_as_in_training(self.net, self.spec.samples_a_step):
-            train_loss, train_error = self._measure_on(*self._train, self.grid.train_subset or len(self._train[0]))
-            test_loss, test_error = self._measure_on(*self._test, len(self._test[0]))
+        net, batch = self.spec.net, self.spec.samples_a_step
+        subset = self.grid.train_subset or len(self._train[0])
+        train_loss, train_error = self._measure_on(*self._train, subset, net.normalized_together(batch))
+        test_loss, test_error = self._measure_on(*self._test, len(self._test[0]), net.tested_together(batch))
         square = sum(p.to(torch.float64).square().sum() for p in self.net.parameters())
         return torch.stack([train_loss, train_error, test_loss, 1.0 - test_error, square.sqrt()])[None]
 
     def rates(self) -> list[tuple[float, float]]:
-        """See TrainingLoop."""
+        """See TrainingLoop; a measurement that AutoL2 takes before the next step may still lower λ."""
         return [(self.spec.lr_at(self.step), self.auto_l2.get_last_l2() if self.auto_l2 else self.spec.l2)]
 
     def keep(self, members: list[int]) -> None:
@@ -149,12 +144,16 @@ class SingleTrainer(TrainingLoop):
         log.info("compiled in %.0f s", self.compile_s)
 
     def _observe(self, outputs: Tensor, y: Tensor, loss: Tensor) -> None:
-        """Add to AutoL2's measurement, and hand it over at the end of each interval: the only wait for the device."""
-        error = _wrong(outputs, y).to(torch.float64).mean()
-        self._measured += torch.stack([loss.to(torch.float64), error])
-        if self.step % self._interval == 0:
-            mean_loss, mean_error = (self._measured / self._interval).tolist()
-            self.auto_l2.step(mean_loss, mean_error)
+        """AutoL2's measurement: of this minibatch before its step, or the means of an interval that ends with it.
+
+        The only wait for the device.
+        """
+        interval, summed = self.spec.auto_l2.interval, self._auto_l2_rule == "risen"
+        due = self.step % interval == 0
+        if due or summed:
+            self._measured += torch.stack([loss.to(torch.float64), _wrong(outputs, y).to(torch.float64).mean()])
+        if due:
+            self.auto_l2.step(*(self._measured / (interval if summed else 1)).tolist())
             self._measured.zero_()
 
     def _soft(self, labels: Tensor) -> Tensor:
@@ -169,37 +168,37 @@ class SingleTrainer(TrainingLoop):
             return functional.cross_entropy(outputs, y, reduction="none")
         return 0.5 * (outputs - y).square().sum(dim=1)
 
-    def _measure_on(self, images: Images, labels: Tensor, limit: int) -> Tensor:
-        """(loss, error), means over the first `limit` samples, un-augmented.
+    def _measure_on(self, images: Images, labels: Tensor, limit: int, size: int) -> Tensor:
+        """(loss, error), means over the first `limit` samples, un-augmented, `size` of them normalized together.
 
-        Samples are cut into nearly equal parts of as many as training normalizes together, and whole parts are
-        evaluated at once, so that the result does not depend on how many.
+        Samples are cut into nearly equal parts of that many, and whole parts are evaluated at once, so that the result
+        does not depend on how many.
         """
-        size = self.spec.net.normalized_together(self.spec.samples_a_step)
         parts = torch.arange(limit, device=self.device).tensor_split(max(1, round(limit / size)))
         at_once = max(1, EVALUATED_AT_ONCE[self.device] // size)
         total = torch.zeros(2, dtype=torch.float64, device=self.device)
-        for first in range(0, len(parts), at_once):
-            chosen = torch.cat(parts[first : first + at_once])
-            y = self._soft(labels[chosen])
-            outputs = self._outputs_of(self.net, _planes(images.take(chosen)))
-            sums = (self._losses(outputs, y).to(torch.float64).sum(), _wrong(outputs, y).to(torch.float64).sum())
-            total += torch.stack(sums)
+        with _normalizing(self.net, size):
+            for first in range(0, len(parts), at_once):
+                chosen = torch.cat(parts[first : first + at_once])
+                y = self._soft(labels[chosen])
+                outputs = self._outputs_of(self.net, _planes(images.take(chosen)))
+                sums = (self._losses(outputs, y).to(torch.float64).sum(), _wrong(outputs, y).to(torch.float64).sum())
+                total += torch.stack(sums)
         return total / limit
 
 
 @contextmanager
-def _normalizing_as_in_training(net: nn.Module, batch: int) -> Iterator[None]:
-    """Batch statistics at test time over as many samples as in training, however many are evaluated at once."""
-    whole = [m for m in net.modules() if isinstance(m, GroupedBatchNorm) and not 0 < m.group < batch]
-    before = [m.group for m in whole]
-    for module in whole:
-        module.group = batch
+def _normalizing(net: nn.Module, group: int) -> Iterator[None]:
+    """Batch statistics over so many samples, however many are evaluated at once."""
+    norms = [module for module in net.modules() if isinstance(module, GroupedBatchNorm)]
+    before = [module.group for module in norms]
+    for module in norms:
+        module.group = group
     try:
         yield
     finally:
-        for module, group in zip(whole, before, strict=True):
-            module.group = group
+        for module, own in zip(norms, before, strict=True):
+            module.group = own
 
 
 def _optimizer(spec: RunSpec, parameters: list[Tensor], device: str) -> torch.optim.Optimizer:

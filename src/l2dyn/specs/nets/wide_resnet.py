@@ -11,7 +11,11 @@ from l2dyn.specs.nets.base import ImageShape, NetSpec
 class WideResNetSpec(NetSpec):
     """WRN-depth-width: pre-activation blocks, (depth − 4)/6 in each of three groups, the first of 16·width channels.
 
-    Batch norm with scale and shift, over groups of `norm_group` samples.
+    Batch norm with scale and shift, over groups of `norm_group` samples; on the test set over groups of
+    `test_norm_group` (0: of as many). Where a block changes the shape, its shortcut is a 1×1 convolution of the
+    pre-activation; `shortcut` "3x3" is the authors': a 3×3 convolution of the raw input, in each group's first block.
+    bias: whether convolutions have one. padding: of strided convolutions, 1 on every side, or "same": all of it after
+    the pixels where it is odd, as JAX and TensorFlow have it. `authors_wide_resnet` in the tests is theirs in NumPy.
     """
 
     module: ClassVar[str] = "l2dyn.nets.wide_resnet:WideResNet"
@@ -20,6 +24,10 @@ class WideResNetSpec(NetSpec):
     depth: Count
     width: Count
     norm_group: NaturalNumber = 0
+    test_norm_group: NaturalNumber = 0
+    shortcut: Literal["1x1", "3x3"] = "1x1"
+    bias: bool = False
+    padding: Literal["symmetric", "same"] = "symmetric"
     weight_std: Positive = 1.0
 
     @model_validator(mode="after")
@@ -43,8 +51,8 @@ class WideResNetSpec(NetSpec):
                 out = 16 * self.width * 2**group
                 if block == 0:
                     height, width = -(-height // stride), -(-width // stride)
-                projected = channels != out or (block == 0 and stride > 1)
-                shortcut = 2.0 * channels * out if projected else 0.0
+                projected = block == 0 and (channels != out or stride > 1 or self.shortcut == "3x3")
+                shortcut = (18.0 if self.shortcut == "3x3" else 2.0) * channels * out if projected else 0.0
                 flops.append((18.0 * channels * out + 18.0 * out * out + shortcut) * height * width)
                 channels = out
         return [*flops, 2.0 * channels * outputs]
