@@ -41,7 +41,8 @@ figure, (ax_schedule, ax_budget, ax_auto) = style.panels(3)
 
 # %%
 horizon = notebook.config.experiments["fig1a-scaled"].horizon
-labels = (f"$T = {fixed['horizon_epochs'].max():g}$", rf"$T = {style.number(horizon.t_l2)}/\lambda$")
+rate = horizon.t_l2 or horizon.t_lr_l2 / scaled["lr"].iloc[0]
+labels = (f"$T = {fixed['horizon_epochs'].max():g}$", rf"$T = {style.number(rate)}/\lambda$")
 lines = [(fixed, style.BLUE, labels[0]), (scaled, style.ORANGE, labels[1])]
 for runs, color, label in lines:
     shown = runs[(runs["l2"] > 0) & (runs["status"] != "diverged")].dropna(subset="final_test_accuracy")
@@ -53,11 +54,12 @@ for runs, color, label in lines:
 star = starred[starred["status"] == "finished"].dropna(subset="final_test_accuracy")
 if len(star):
     x, y = star["l2"].iloc[0], star["final_test_accuracy"].mean()
+    ax_schedule.vlines(x, star["final_test_accuracy"].min(), star["final_test_accuracy"].max(), color=style.BLUE)
     ax_schedule.plot(
         x, y, "*", color=style.BLUE, markersize=8, markeredgecolor="white", label=rf"{labels[0]}, $\lambda = c/T_1$"
     )
     notebook.plot("a", "predicted, c/T1", [x], [y], " ".join(star["run_id"]))
-style.log_axis_of_l2(ax_schedule)
+style.log_axis_of_l2(ax_schedule, fixed["units"].iloc[0])
 ax_schedule.set(ylabel="final test accuracy")
 style.cut_low(ax_schedule, depth=0.06)
 ax_schedule.legend(loc="lower left", title="epochs $T$")
@@ -72,7 +74,7 @@ for series, color, table in (("tuned", style.BLUE, tuned), ("predicted", style.O
     label = {"tuned": r"tuned $\lambda$", "predicted": r"$\lambda = c/T$"}[series]
     spread = (table["low"], table["high"])
     style.draw_series(ax_budget, table.index, table["accuracy"], color, label=label, spread=spread)
-    extra = {"l2": table["l2"].to_numpy(), "low": table["low"].to_numpy(), "high": table["high"].to_numpy()}
+    extra = {key: table[key].to_numpy() for key in ("l2", "l2_torch", "low", "high")}
     notebook.plot("b", series, table.index, table["accuracy"], table["run_ids"].to_numpy(), **extra)
 both = by_budget(tuned, guessed)
 for budget, row in both.iterrows():
@@ -93,15 +95,17 @@ for name, runs, color in (("AutoL2", auto, style.GREEN), ("tuned constant", cons
     for row in runs[runs["status"].isin(["finished", "short"])].itertuples():
         columns = notebook.record(row)
         ax_auto.plot(columns["epoch"], columns["test_accuracy"], color=color, linewidth=0.8, label=label)
-        ax_l2.plot(columns["epoch"], columns["l2"], color=color, linewidth=0.8, linestyle=":")
+        l2 = columns["l2"] * (row.l2 / row.l2_torch)
+        ax_l2.plot(columns["epoch"], l2, color=color, linewidth=0.8, linestyle=":")
         curve = (columns["epoch"], columns["test_accuracy"])
-        notebook.plot("c", f"{name} seed={row.seed}", *curve, row.run_id, l2=columns["l2"])
+        notebook.plot("c", f"{name} seed={row.seed}", *curve, row.run_id, l2=l2, l2_torch=columns["l2"])
         label = None
 end = max(auto["horizon_epochs"].max(), 1)
 ax_auto.set(xlabel="epochs", ylabel="test accuracy", xlim=(0, end))
 style.cut_early(ax_auto)
 ax_auto.legend(loc="lower right", frameon=True, framealpha=0.85, edgecolor="none")
-ax_l2.set(yscale="log", ylabel=r"$\lambda$ (dotted)", ylim=(1e-8, 1))  # below that it does nothing
+label = style.with_units(r"$\lambda$, dotted", auto["units"].iloc[0])
+ax_l2.set(yscale="log", ylabel=label, ylim=(1e-8, 10))  # below that it does nothing
 
 # %% [markdown]
 # Time and accuracy apart: when AutoL2 first reaches the best accuracy of the tuned run of the same seed, over the time
@@ -124,7 +128,9 @@ reason = next(
 )
 momentum, augmentation = grid["momentum"].max(), notebook.config.experiments["fig1b-tuned"].augmentation.describe()
 note = f"{notebook.net('fig1b-tuned')}, momentum {momentum:g}, {augmentation} (seeds: {notebook.seeds(*names)})"
-note += f"; AutoL2 measures every {style.plural(notebook.config.experiments['fig1c-auto'].auto_l2.interval, 'epoch')}"
+rule = notebook.config.experiments["fig1c-auto"].auto_l2
+whose = {"no_better": "the authors' rule", "risen": "the main text's rule"}[rule.rule]
+note += f"; AutoL2 by {whose}, every {rule.interval} steps"
 note += f"; no λ: {reason}" if reason else ""
 style.small_print(figure, notebook.small_print(fixed, scaled, starred, grid, predicted, auto, constant, note=note))
 notebook.finish(figure)

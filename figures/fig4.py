@@ -13,48 +13,72 @@
 # %% [markdown]
 # # Figure 4: predicting the best λ
 #
-# - **a** test accuracy against t·λ at one large λ: the time of its peak gives c;
-# - **b** the λ predicted for a training budget T, c/T, and the best λ of a grid, with every λ within 0.1 % of the best
-#   accuracy; hollow where these reach the grid's edge.
+# - **a** test accuracy against t·λ at large λ: the time of its peak gives c. C = η·S·c/(1−μ) has no dimension; where
+#   it differs between the λ, what c predicts depends on the λ at which it is measured;
+# - **b** the λ predicted for a training budget T, c/T, with the interval of c over seeds, and the best λ of a grid,
+#   with every λ within 0.1 % of the best accuracy; hollow where these reach the grid's edge.
 #
 # c is read off in two ways: c_argmax, the maximum of the smoothed curve, and c_0.5pp, the first time within 0.5 points
-# of the maximum. The scale's configuration says which of them predicts.
+# of the maximum. The scale's configuration says which of them predicts, and at which λ.
 
 # %%
+import numpy as np
+
 from l2dyn.measures.best_l2 import decades_apart
+from l2dyn.measures.power_laws import mean_interval
 from l2dyn.plotting import style
 from l2dyn.plotting.budgets import by_budget, predicted_at_budgets, tuned_at_budgets
 from l2dyn.plotting.notebook import FigureNotebook
 
 notebook = FigureNotebook.start("fig4")
 peaked, grid, predicted = (notebook.summary(name) for name in ("fig4a", "fig1b-tuned", "fig1b-predicted"))
-selection = notebook.l2_selection("fig1b-predicted")
+selection, wanted = notebook.l2_selection("fig1b-predicted"), notebook.config.experiments["fig1b-predicted"].l2
+coefficients = (selection.evidence or {}).get("coefficients", [])
+units = peaked["units"].iloc[0]
 figure, (ax_peak, ax_l2) = style.panels(2, height=2.2)
 
 # %% [markdown]
 # ## a: measuring c
 
 # %%
-for row in peaked[peaked["status"].isin(["finished", "short"]) & (peaked["l2"] > 0)].itertuples():
+shown = peaked[peaked["status"].isin(["finished", "short"]) & (peaked["l2"] > 0)]
+colors = style.learning_rate_colors(shown["l2"])
+end = 0.0
+for row in shown.sort_values("l2").itertuples():
     columns = notebook.record(row)
-    ax_peak.plot(row.l2 * columns["epoch"], columns["test_accuracy"], color=style.BLUE, linewidth=0.7, alpha=0.7)
-    notebook.plot(
-        "a", f"l2={row.l2:g} seed={row.seed}", row.l2 * columns["epoch"], columns["test_accuracy"], row.run_id
-    )
-end = (peaked["l2"] * peaked["horizon_epochs"]).max()
-for one in (selection.evidence or {}).get("coefficients", []):
-    marks = (("argmax", "argmax", style.ORANGE, "-"), ("within", "0.5pp", style.NEUTRAL, "--"))
-    for reading, name, color, line in marks:
-        c, low, high = (one[f"c_{reading}{end}"] for end in ("", "_low", "_high"))
-        ax_peak.axvline(c, color=color, linestyle=line, linewidth=1.0, label=rf"$c_\mathrm{{{name}}} = {c:#.2g}$")
-        ax_peak.axvspan(low, min(high, end), color=color, alpha=0.12, linewidth=0)
+    curve = (row.l2 * columns["epoch"], columns["test_accuracy"])
+    ax_peak.plot(*curve, color=colors[row.l2], linewidth=0.6, alpha=0.8)
+    torch_x = row.l2_torch * columns["epoch"]
+    notebook.plot("a", f"l2={row.l2:g} seed={row.seed}", *curve, row.run_id, x_torch=torch_x)
+    end = max(end, curve[0][-1])
+times = shown[(shown["t_star"] > 0) & ~shown["censored"]]
+groups = dict(list(times.groupby("l2")))
+intervals = mean_interval([np.log(runs["C"]) for runs in groups.values()]) if groups else []
+read = dict(zip(groups, intervals, strict=True))
+for l2 in sorted(colors):
+    label = rf"$\lambda = {style.number(l2)}$"
+    if l2 in read:
+        C, low, high = np.exp(read[l2])
+        label += f": $C = {C:.2g}$"
+        ids = " ".join(groups[l2]["run_id"])
+        notebook.number("a", f"C (0.5pp) at l2={l2:g}", C, low, high, ids, runs=len(groups[l2]))
+    ax_peak.plot([], [], color=colors[l2], label=label)
+for one in coefficients:
+    for reading, name in (("argmax", "argmax"), ("within", "0.5pp")):
+        c, low, high = (one[f"c_{reading}{side}"] for side in ("", "_low", "_high"))
         ids = " ".join(one["run_ids"])
         notebook.number("a", f"c_{name} (epochs)", c, low, high, ids)
         notebook.number("a", f"C_{name}", one[f"C_{reading}"], run_ids=ids)
-    title = f"$\\eta = {style.number(one['lr'])}$, {style.plural(one['seeds'], 'run')}"
-    ax_peak.legend(loc="lower center", title=title, frameon=True, framealpha=0.85, edgecolor="none")
-ax_peak.set(xlabel=r"$t \cdot \lambda$ (epochs)", ylabel="test accuracy")
-style.cut_early(ax_peak)
+        if reading == wanted.reading:
+            ax_peak.axvline(c, color=style.ORANGE, linewidth=1.0, label=rf"$c_\mathrm{{{name}}} = {c:#.2g}$")
+            ax_peak.axvspan(low, min(high, end), color=style.ORANGE, alpha=0.12, linewidth=0)
+if len(shown):
+    ax_peak.legend(loc="lower right", frameon=True, framealpha=0.85, edgecolor="none")
+ax_peak.set(xlabel=style.with_units(r"$t \cdot \lambda$ (epochs)", units), ylabel="test accuracy")
+if shown["l2"].nunique() > 1:
+    ax_peak.set(xscale="log")
+else:
+    style.cut_early(ax_peak)
 
 # %% [markdown]
 # ## b: predicted and tuned λ against the budget
@@ -64,16 +88,23 @@ tuned, guessed = tuned_at_budgets(grid), predicted_at_budgets(predicted)
 label = "tuned, all within 0.1 % of the best"
 spread = (tuned["l2_low"], tuned["l2_high"])
 style.draw_series(ax_l2, tuned.index, tuned["l2"], style.BLUE, tuned["at_edge"], label, spread)
-extra = {key: tuned[key].to_numpy() for key in ("l2_low", "l2_high", "l2_centre", "at_edge")}
+extra = {key: tuned[key].to_numpy() for key in ("l2_torch", "l2_low", "l2_high", "l2_centre", "at_edge")}
 notebook.plot("b", "tuned", tuned.index, tuned["l2"], tuned["run_ids"].to_numpy(), **extra)
-style.draw_series(ax_l2, guessed.index, guessed["l2"], style.ORANGE, label=r"predicted, $\lambda = c/T$")
-notebook.plot("b", "predicted", guessed.index, guessed["l2"], guessed["run_ids"].to_numpy())
+at = shown[shown["l2"] == (wanted.at or shown["l2"].max())]
+at = at[(at["t_star"] > 0) & ~at["censored"]]
+name = "t_star" if wanted.reading == "within" else "t_argmax"
+(middle, low, high), *_ = mean_interval([np.log(at[name])]) if len(at) else [(0.0, np.nan, np.nan)]
+spread = (guessed["l2"] * np.exp(low - middle), guessed["l2"] * np.exp(high - middle))
+label = r"predicted, $\lambda = c/T$"
+style.draw_series(ax_l2, guessed.index, guessed["l2"], style.ORANGE, label=label, spread=spread)
+extra = {"l2_torch": guessed["l2_torch"].to_numpy(), "low": spread[0].to_numpy(), "high": spread[1].to_numpy()}
+notebook.plot("b", "predicted", guessed.index, guessed["l2"], guessed["run_ids"].to_numpy(), **extra)
 both = by_budget(tuned, guessed)
 for row in both.itertuples():
     apart = decades_apart(row.l2_centre, row.l2_predicted)
     notebook.number("b", f"decades from tuned (centre) to predicted, {row.Index:g} epochs", apart)
 style.budget_axis(ax_l2, tuned.index)
-ax_l2.set(yscale="log", ylabel=r"L2 coefficient $\lambda$")
+ax_l2.set(yscale="log", ylabel=style.with_units(r"L2 coefficient $\lambda$", units))
 style.make_room(ax_l2, below=0.3)
 style.label_short_log_axis(ax_l2.yaxis)
 ax_l2.legend(loc="lower left")
@@ -81,11 +112,11 @@ ax_l2.legend(loc="lower left")
 # %%
 momentum, augmentation = grid["momentum"].max(), notebook.config.experiments["fig4a"].augmentation.describe()
 seeds = notebook.seeds("fig4a", "fig1b-tuned", "fig1b-predicted")
-reading = {"argmax": "argmax", "within": "0.5pp"}[notebook.config.experiments["fig1b-predicted"].l2.reading]
+reading = {"argmax": "argmax", "within": "0.5pp"}[wanted.reading]
 note = f"{notebook.net('fig4a')}, momentum {momentum:g}, {augmentation} (seeds: {seeds})"
-note += f"; bands: resolution and seeds; predicted from c_{reading}"
-if any(one["c_argmax"] > end / 2 for one in (selection.evidence or {}).get("coefficients", [])):
-    note += "; the smoothed maximum lies in the last half: no peak is resolved at this scale"
+note += (
+    f"; predicted from c_{reading}" + (f" at λ = {wanted.at:g}" if wanted.at else "") + "; band: resolution and seeds"
+)
 note += f"; no λ: {selection.reason}" if selection.reason else ""
 style.small_print(figure, notebook.small_print(peaked, grid, predicted, note=note))
 notebook.finish(figure)

@@ -4,7 +4,7 @@ import pandas as pd
 
 from l2dyn.measures.best_l2 import tuned_l2
 
-COLUMNS = ["l2", "accuracy", "low", "high", "run_ids"]
+COLUMNS = ["l2", "l2_torch", "accuracy", "low", "high", "run_ids"]
 
 
 def tuned_at_budgets(grid: pd.DataFrame) -> pd.DataFrame:
@@ -46,6 +46,7 @@ def _row(runs: pd.DataFrame) -> dict:
     accuracy = runs["max_test_accuracy"]
     return {
         "l2": runs["l2"].iloc[0],
+        "l2_torch": runs["l2_torch"].iloc[0],
         "accuracy": accuracy.mean(),
         "low": accuracy.min(),
         "high": accuracy.max(),

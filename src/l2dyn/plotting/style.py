@@ -11,6 +11,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from l2dyn.specs.units import LABELS
+
 TEXT_WIDTH = 5.5  # inches, NeurIPS
 SMALL, TINY = 7, 5.5  # points
 COLORS = sns.color_palette("colorblind")
@@ -104,9 +106,14 @@ def draw_series(
     ax.plot(x[hollow], y[hollow], "o", color=color, markerfacecolor="white", zorder=3)
 
 
-def log_axis_of_l2(ax: Axes) -> None:
+def with_units(label: str, units: str) -> str:
+    """An axis label that holds λ or η, with the units where they are not PyTorch's (l2dyn.specs.units)."""
+    return f"{label} ({LABELS[units]})" if LABELS[units] else label
+
+
+def log_axis_of_l2(ax: Axes, units: str = "torch") -> None:
     """λ on a logarithmic x-axis, labelled at powers of ten only: less than a decade would crowd it."""
-    ax.set(xscale="log", xlabel=r"L2 coefficient $\lambda$")
+    ax.set(xscale="log", xlabel=with_units(r"L2 coefficient $\lambda$", units))
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 

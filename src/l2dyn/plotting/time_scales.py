@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from l2dyn.measures.peaks import FITTED_ERROR
-from l2dyn.measures.power_laws import fit_power_law
+from l2dyn.measures.power_laws import fit_power_law, mean_interval
 from l2dyn.plotting import style
 from l2dyn.plotting.notebook import FigureNotebook
 
@@ -28,7 +28,7 @@ def draw_rows(notebook: FigureNotebook, *rows: tuple[str, str]) -> Figure:
         row[1].set_title(notebook.net(grid_name), loc="right", fontsize=style.SMALL)
         summaries += [grid, fixed]
     models = ", ".join(f"{notebook.net(grid)} (seeds: {notebook.seeds(grid, fixed)})" for grid, fixed in rows)
-    note = f"{models}; bars: range over seeds; hollow: censored, ×: diverged"
+    note = f"{models}; bars of $t^*$: 90 % intervals, others: range over seeds; hollow: censored, ×: diverged"
     note += ", +: does not fit its training set, ▾: below the axis"
     style.small_print(figure, notebook.small_print(*summaries, note=note))
     return figure
@@ -37,11 +37,10 @@ def draw_rows(notebook: FigureNotebook, *rows: tuple[str, str]) -> Figure:
 def draw_time(notebook: FigureNotebook, ax: Axes, panel: str, grid: pd.DataFrame) -> None:
     """t* against λ for each η, the fit, crosses where runs diverged, plus signs where runs never fit their data.
 
-    The fit is over uncensored runs that reach a training error of FITTED_ERROR: the law is one of overparameterized
-    nets, and a λ that keeps a net from fitting has left its range.
-
-    Several seeds are one point at their geometric mean, with their range as a bar. The fit is a regression of log t* on
-    log λ (and log η), its 90 % interval a bootstrap over runs; the CSV has the number of decades fitted, too.
+    Several seeds are one point at their geometric mean; its bar is a 90 % t interval whose variance is pooled over the
+    points of the line. The fit is a regression of log t* on log λ (and log η) over all runs that reach a training error
+    of FITTED_ERROR, those that are censored as lower bounds (measures.power_laws): the law is one of overparameterized
+    nets, and a λ that keeps a net from fitting has left its range. The CSV has the number of decades fitted, too.
     """
     colors = style.learning_rate_colors(grid["lr"])
     with_l2 = grid[grid["l2"] > 0]
@@ -52,22 +51,23 @@ def draw_time(notebook: FigureNotebook, ax: Axes, panel: str, grid: pd.DataFrame
         ax.plot(runs["l2"], runs["t_star"], "+", color=colors[lr], zorder=5)
         notebook.plot(panel, f"lr={lr:g} not fitting", runs["l2"], runs["t_star"], runs["run_id"].to_numpy())
     for lr, runs in timed.groupby("lr"):
-        draw_points(notebook, ax, panel, f"lr={lr:g}", runs, "t_star", colors[lr], mean=_geometric_mean)
+        draw_times(notebook, ax, panel, f"lr={lr:g}", runs, colors[lr])
     for lr, runs in with_l2[with_l2["status"] == "diverged"].groupby("lr"):
         style.draw_diverged(ax, runs["l2"], colors[lr])
         notebook.plot(panel, f"lr={lr:g} diverged", runs["l2"], np.nan, runs["run_id"].to_numpy())
-    style.log_axis_of_l2(ax)
+    style.log_axis_of_l2(ax, grid["units"].iloc[0])
     ax.set(yscale="log", ylabel="epochs to peak $t^*$")
     style.make_room(ax, below=0.3)
     style.label_short_log_axis(ax.yaxis)
-    fitted = timed[~timed["censored"] & (timed["t_star"] > 0)]
+    fitted = timed[timed["t_star"] > 0]
     _draw_fit(notebook, ax, panel, fitted)
     for lr, runs in fitted.groupby("lr"):
-        one = fit_power_law(runs["t_star"], runs["l2"])
+        one = fit_power_law(runs["t_star"], runs["l2"], censored=runs["censored"])
         if one is not None:
             ids = " ".join(runs["run_id"])
             what = f"exponent of l2 at lr={lr:g}"
-            notebook.number(panel, what, one.slopes[0], one.low[0], one.high[0], ids, decades=one.decades[0])
+            more = {"decades": one.decades[0], "runs": one.points, "bounds": one.bounds}
+            notebook.number(panel, what, one.slopes[0], one.low[0], one.high[0], ids, **more)
 
 
 def draw_best(notebook: FigureNotebook, ax: Axes, panel: str, grid: pd.DataFrame) -> None:
@@ -79,7 +79,7 @@ def draw_best(notebook: FigureNotebook, ax: Axes, panel: str, grid: pd.DataFrame
         label = rf"$\eta = {style.number(lr)}$"
         draw_points(notebook, ax, panel, f"lr={lr:g}", runs, "max_test_accuracy", colors[lr], label)
     _draw_without_l2(notebook, ax, panel, grid)
-    style.log_axis_of_l2(ax)
+    style.log_axis_of_l2(ax, grid["units"].iloc[0])
     ax.set(ylabel="max test accuracy")
     style.cut_low(ax)
     ax.legend(loc="lower left")
@@ -94,11 +94,28 @@ def draw_budget(notebook: FigureNotebook, ax: Axes, panel: str, fixed: pd.DataFr
         draw_points(notebook, ax, panel, f"lr={lr:g}", runs, "max_test_accuracy", colors.get(lr, style.BLUE))
     _draw_without_l2(notebook, ax, panel, fixed)
     rates = ", ".join(f"{lr:g}" for lr in sorted(set(fixed["lr"])))
-    style.log_axis_of_l2(ax)
+    style.log_axis_of_l2(ax, fixed["units"].iloc[0])
     ax.set(ylabel="max test accuracy")
     style.cut_low(ax)
     style.make_room(ax, below=0.35)
     ax.legend(title=rf"{fixed['horizon_epochs'].max():g} epochs, $\eta = {rates}$", loc="best")
+
+
+def draw_times(notebook, ax, panel, series, runs, color, label=None, column="t_star") -> None:
+    """One point per λ: the geometric mean over seeds with its interval, see draw_time.
+
+    runs: summary rows with a further column `bound`; times of 0 have no logarithm and are left out.
+    """
+    runs = runs[runs[column] > 0]
+    points = runs.groupby("l2").agg(
+        hollow=("bound", "any"),
+        run_ids=("run_id", " ".join),
+        seeds=("run_id", "size"),
+        l2_torch=("l2_torch", "first"),
+    )
+    means = mean_interval([np.log(group) for _, group in runs.groupby("l2")[column]])
+    points[["y", "low", "high"]] = np.exp(means)
+    _draw_with_bars(notebook, ax, panel, series, points, color, label)
 
 
 def draw_points(notebook, ax, panel, series, runs, column, color, label=None, mean="mean") -> None:
@@ -113,10 +130,16 @@ def draw_points(notebook, ax, panel, series, runs, column, color, label=None, me
         hollow=("bound", "any"),
         run_ids=("run_id", " ".join),
         seeds=("run_id", "size"),
+        l2_torch=("l2_torch", "first"),
     )
+    _draw_with_bars(notebook, ax, panel, series, points, color, label)
+
+
+def _draw_with_bars(notebook, ax, panel, series, points, color, label) -> None:
+    """Points (index λ; y, low, high, hollow, run_ids, seeds, l2_torch), drawn and noted."""
     spread = (points["low"], points["high"])
     style.draw_series(ax, points.index, points["y"], color, points["hollow"], label, spread)
-    extra = {key: points[key].to_numpy() for key in ("low", "high", "hollow", "seeds")}
+    extra = {key: points[key].to_numpy() for key in ("low", "high", "hollow", "seeds", "l2_torch")}
     notebook.plot(panel, series, points.index, points["y"], points["run_ids"].to_numpy(), **extra)
 
 
@@ -135,7 +158,7 @@ def _draw_fit(notebook, ax, panel, fitted) -> None:
     """The fitted law as a dotted line at the middle η, its exponents in words and in the CSV."""
     rates = sorted(set(fitted["lr"]))
     variables = [fitted["l2"], *([fitted["lr"]] if len(rates) > 1 else [])]
-    law = fit_power_law(fitted["t_star"], *variables)
+    law = fit_power_law(fitted["t_star"], *variables, censored=fitted["censored"])
     if law is None:
         return
     l2 = np.geomspace(fitted["l2"].min(), fitted["l2"].max(), 50)
@@ -151,8 +174,5 @@ def _draw_fit(notebook, ax, panel, fitted) -> None:
     ids = " ".join(fitted["run_id"])
     notebook.plot(panel, "fit", l2, line, ids)
     for name, decades, slope, low, high in zip(("l2", "lr"), law.decades, law.slopes, law.low, law.high, strict=False):
-        notebook.number(panel, f"exponent of {name}", slope, low, high, ids, decades=decades)
-
-
-def _geometric_mean(values) -> float:
-    return float(np.exp(np.log(values).mean()))
+        more = {"decades": decades, "runs": law.points, "bounds": law.bounds}
+        notebook.number(panel, f"exponent of {name}", slope, low, high, ids, **more)

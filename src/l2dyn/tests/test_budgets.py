@@ -28,8 +28,9 @@ def rows(*listed, status="finished") -> pd.DataFrame:
     ]
     for one in table:
         one.setdefault("status", status)
+        one["l2_torch"] = one["l2"]
         one["run_id"] = f"{one['l2']:g}/{one['seed']}"  # a longer run serves the shorter budget
-    columns = ["run_id", "status", "l2", "seed", "horizon_epochs", "max_test_accuracy"]
+    columns = ["run_id", "status", "l2", "l2_torch", "seed", "horizon_epochs", "max_test_accuracy"]
     return pd.DataFrame(table, columns=columns).astype({"horizon_epochs": float})
 
 
@@ -157,7 +158,9 @@ def test_both_for_the_budgets_that_have_both():
     both = by_budget(tuned, predicted)
     assert both.index.tolist() == [2, 8]
     shared = [
-        f"{name}_{kind}" for kind in ("tuned", "predicted") for name in ("l2", "accuracy", "low", "high", "run_ids")
+        f"{name}_{kind}"
+        for kind in ("tuned", "predicted")
+        for name in ("l2", "l2_torch", "accuracy", "low", "high", "run_ids")
     ]
     assert set(both.columns) == {*shared, *SPREAD}
     assert both["l2_tuned"].tolist() == [0.04, 0.02]
