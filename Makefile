@@ -1,6 +1,7 @@
 # On a fresh machine each target first makes .venv and installs the locked versions into it; no root needed.
 #   make figures   figures 1 to 5 of the default scale      make test   the tests that this machine allows
-#   make all       with the supplement, results by number   TORCH_INDEX=URL   another wheel index for torch
+#   make all       with the supplement and the claims       TORCH_INDEX=URL   another wheel index for torch
+#   make report    one HTML page of what has been made: results/<scale>/report.html
 PYTHON ?= python3
 TORCH_INDEX ?=
 CORES ?= $(shell getconf _NPROCESSORS_ONLN)
@@ -8,7 +9,7 @@ SCALE ?= quick
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: all figures test install
+.PHONY: all figures report test install
 .DEFAULT_GOAL := figures
 
 figures: $(VENV)/installed
@@ -16,6 +17,10 @@ figures: $(VENV)/installed
 
 all: $(VENV)/installed
 	$(RUN) snakemake all --cores $(CORES) --quiet rules --config scale=$(SCALE)
+
+report: $(VENV)/installed
+	made=$$($(RUN) l2dyn made --scale $(SCALE)) && $(RUN) snakemake $$made --report results/$(SCALE)/report.html \
+	  --config scale=$(SCALE)
 
 # One thread a process, a process a core: products as small as those of the tests gain nothing from more threads.
 test: export OMP_NUM_THREADS ?= 1

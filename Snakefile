@@ -21,6 +21,9 @@ except UserError as error:
 os.environ.update(flow.environment())
 
 
+report: "workflow/report/workflow.rst"
+
+
 wildcard_constraints:
     **flow.patterns(),
 

@@ -26,6 +26,7 @@ import numpy as np
 from l2dyn.plotting import style
 from l2dyn.plotting.budgets import by_budget, predicted_at_budgets, tuned_at_budgets
 from l2dyn.plotting.notebook import FigureNotebook
+from l2dyn.plotting.over_time import draw_over_time
 from l2dyn.plotting.time_scales import draw_points
 
 notebook = FigureNotebook.start("fig1")
@@ -88,24 +89,7 @@ ax_budget.legend(loc="lower right")
 # ## c: AutoL2 and the tuned constant λ
 
 # %%
-ax_l2 = ax_auto.twinx()
-ax_l2.spines[["top", "left"]].set_visible(False)
-for name, runs, color in (("AutoL2", auto, style.GREEN), ("tuned constant", constant, style.BLUE)):
-    label = name
-    for row in runs[runs["status"].isin(["finished", "short"])].itertuples():
-        columns = notebook.record(row)
-        ax_auto.plot(columns["epoch"], columns["test_accuracy"], color=color, linewidth=0.8, label=label)
-        l2 = columns["l2"] * (row.l2 / row.l2_torch)
-        ax_l2.plot(columns["epoch"], l2, color=color, linewidth=0.8, linestyle=":")
-        curve = (columns["epoch"], columns["test_accuracy"])
-        notebook.plot("c", f"{name} seed={row.seed}", *curve, row.run_id, l2=l2, l2_torch=columns["l2"])
-        label = None
-end = max(auto["horizon_epochs"].max(), 1)
-ax_auto.set(xlabel="epochs", ylabel="test accuracy", xlim=(0, end))
-style.cut_early(ax_auto)
-ax_auto.legend(loc="lower right", frameon=True, framealpha=0.85, edgecolor="none")
-label = style.with_units(r"$\lambda$, dotted", auto["units"].iloc[0])
-ax_l2.set(yscale="log", ylabel=label, ylim=(1e-8, 10))  # below that it does nothing
+draw_over_time(notebook, ax_auto, "c", {"AutoL2": auto, "tuned constant": constant})
 
 # %% [markdown]
 # Time and accuracy apart: when AutoL2 first reaches the best accuracy of the tuned run of the same seed, over the time

@@ -25,7 +25,7 @@
 import numpy as np
 
 from l2dyn.measures.best_l2 import decades_apart
-from l2dyn.measures.power_laws import mean_interval
+from l2dyn.measures.regression import mean_interval
 from l2dyn.plotting import style
 from l2dyn.plotting.budgets import by_budget, predicted_at_budgets, tuned_at_budgets
 from l2dyn.plotting.notebook import FigureNotebook

@@ -17,7 +17,8 @@
 #
 # - **a** the Frobenius norm of the kernel of finite nets, against e^(-2(k-1)λt) of equation 2 (claim C20); the CSV has
 #   its slope, in units of the theory's, for λt from 0 to ½, ½ to 1 and 1 to 2;
-# - **b** the training loss of the same nets, against theory. t = η·steps.
+# - **b** how far the kernel turns away from its initial direction: 1 − ⟨Θ_t, Θ_0⟩/(‖Θ_t‖·‖Θ_0‖), 0 at infinite width;
+# - **c** the training loss of the same nets, against theory. t = η·steps.
 
 # %%
 
@@ -29,7 +30,7 @@ from l2dyn.plotting.notebook import FigureNotebook
 notebook = FigureNotebook.start("figS-kernel")
 names = notebook.config.figures["figS-kernel"].experiments
 loss = notebook.curve("kernel")
-figure, (ax_kernel, ax_loss) = style.panels(2)
+figure, (ax_kernel, ax_rotation, ax_loss) = style.panels(3)
 
 # %%
 experiments = {name: notebook.config.experiments[name] for name in names}
@@ -45,11 +46,13 @@ for name, experiment in experiments.items():
         norm = columns["kernel_norm"] / columns["kernel_norm"][0]
         look = {"color": colors[experiment.net.width], "linewidth": 0.8}
         ax_kernel.plot(t, norm, label=label, **look)
+        ax_rotation.plot(t[1:], columns["kernel_rotation"][1:], **look)
         ax_loss.plot(t[1:], columns["train_loss"][1:], **look)
+        series = f"width={experiment.net.width} seed={row.seed}"
+        notebook.plot("b", series, t[1:], columns["kernel_rotation"][1:], row.run_id)
+        notebook.number("b", f"largest rotation, {series}", columns["kernel_rotation"].max(), run_ids=row.run_id)
         notebook.plot("a", f"width={experiment.net.width} seed={row.seed}", t, norm, row.run_id)
-        notebook.plot(
-            "b", f"width={experiment.net.width} seed={row.seed}", t[1:], columns["train_loss"][1:], row.run_id
-        )
+        notebook.plot("c", series, t[1:], columns["train_loss"][1:], row.run_id)
         for low, high in ((0, 0.5), (0.5, 1), (1, 2)):
             inside = (t * row.l2 >= low) & (t * row.l2 <= high * (1 + 1e-9))
             if inside.sum() > 2:
@@ -67,7 +70,7 @@ t = np.linspace(0, 2 / l2, 200)
 ax_kernel.plot(t, np.exp(-2 * l2 * t), color=style.NEUTRAL, linestyle="--", label=r"$e^{-2\lambda t}$")
 ax_loss.plot(theory["t"], theory["loss"], color=style.NEUTRAL, linestyle="--", label="theory, $k = 2$")
 notebook.plot("a", "theory", t, np.exp(-2 * l2 * t))
-notebook.plot("b", "theory", theory["t"], theory["loss"])
+notebook.plot("c", "theory", theory["t"], theory["loss"])
 ax_kernel.set(
     yscale="log", xlabel="gradient-flow time $t$", ylabel=r"$\|\Theta_t\|_F / \|\Theta_0\|_F$", xlim=(0, t[-1])
 )
@@ -78,6 +81,9 @@ ax_loss.set_ylim(0.85 * shown.min(), 1.3 * shown.max())
 ax_loss.set(xscale="log", yscale="log", xlabel="gradient-flow time $t$", ylabel="training loss", xlim=(1, t[-1]))
 style.mark_time(ax_loss, 1 / l2, r"$1/\lambda$")
 style.make_room(ax_loss, above=0.3)
+ax_rotation.set(
+    xscale="log", yscale="log", xlabel="gradient-flow time $t$", ylabel="rotation of the kernel", xlim=(1, t[-1])
+)
 ax_kernel.legend()
 ax_loss.legend(loc="upper left")
 

@@ -17,7 +17,7 @@ from l2dyn.config.loading import load_scale, parse_overrides
 from l2dyn.config.scale import Overrides
 from l2dyn.config.theory import CURVES
 from l2dyn.errors import UserError
-from l2dyn.files import ROOT, results_folder
+from l2dyn.files import ROOT, results_folder, shipped_folder
 from l2dyn.runs.bundles import RECORDED, Finished, earlier_bundles
 from l2dyn.runs.cache import Cache
 from l2dyn.runs.calibrations import calibration_for
@@ -28,7 +28,8 @@ from l2dyn.runs.shelf import Shelf
 from l2dyn.specs.base import canonical_json, to_dict
 from l2dyn.specs.data_sets import DATA_SETS
 
-ANALYSIS = ("measures", "tables", "theory", "plotting", "data", "nets")  # packages whose code decides what is shown
+# packages whose code decides what is shown
+ANALYSIS = ("measures", "claims", "tables", "theory", "plotting", "data", "nets")
 
 
 class Workflow:
@@ -111,7 +112,7 @@ class Workflow:
             files |= dict.fromkeys(f"{self.out}/theory/{curve}.csv" for curve in section.theory)
             files |= dict.fromkeys(f"{self.out}/{name}.{kind}" for kind in ("pdf", "png", "csv"))
             files |= dict.fromkeys(f"figures/{name}.{kind}" for kind in ("pdf", "png"))
-        return [*files, *([f"{self.out}/results.md"] if supplement else [])]
+        return [*files, *(f"{self.out}/{name}" for name in ("claims.csv", "claims.md", "results.md") if supplement)]
 
     def late_targets(self, checkpoints, supplement: bool = True) -> list[str]:
         """The bundles of experiments with an l2 selection: known once their l2.json is there."""
@@ -127,6 +128,17 @@ class Workflow:
             "l2": [self._l2_file(name) for name in section.experiments if name in self.config.selected],
             "curves": [f"{self.out}/theory/{name}.csv" for name in section.theory],
             "runs": list(dict.fromkeys(bundles)),
+        }
+
+    def claims_inputs(self, checkpoints) -> dict[str, list[str]]:
+        """Named inputs of the claims: all that figures show, from which claims are judged."""
+        names = dict.fromkeys(name for section in self.config.figures.values() for name in section.experiments)
+        bundles = dict.fromkeys(path for name in names for path in self.bundles(name, checkpoints))
+        curves = dict.fromkeys(curve for section in self.config.figures.values() for curve in section.theory)
+        return {
+            "summaries": self.summaries(),
+            "curves": [f"{self.out}/theory/{curve}.csv" for curve in curves],
+            "runs": list(bundles),
         }
 
     def numbers(self) -> list[str]:
@@ -216,9 +228,41 @@ class Workflow:
         parts = [to_dict(self.config.experiments[name]) for name in section.experiments]
         return _hash([*parts, list(section.experiments), code_key(ROOT / "figures" / f"{figure}.py")])
 
+    def claims_key(self) -> str:
+        """Of the claims besides their inputs: what the paper claims, how that is judged, the experiments."""
+        text = (shipped_folder() / "claims.yaml").read_bytes()
+        experiments = {name: to_dict(experiment) for name, experiment in self.config.experiments.items()}
+        return _hash([hashlib.sha256(text).hexdigest(), experiments, code_key("l2dyn.tables.claims")])
+
     def results_key(self) -> str:
         """Of results.md besides its inputs."""
-        return code_key("l2dyn.tables.results")
+        remarks = (shipped_folder() / "remarks.yaml").read_bytes()
+        return _hash([hashlib.sha256(remarks).hexdigest(), code_key("l2dyn.tables.results")])
+
+    # the report
+
+    def caption(self, figure: str) -> str:
+        """What a figure shows, how to read it, and from which runs it is drawn, as reStructuredText."""
+        section, text = self.config.figures[figure], _header(ROOT / "figures" / f"{figure}.py")
+        lines = []
+        for name in section.experiments:
+            config, points = self.config.experiments[name], self.plan.experiments[name]
+            runs = len({point.run_id for point in points}) or "runs pending"
+            seeds = f"{len(config.seeds)} seed" + "s" * (len(config.seeds) > 1)
+            data = f"{config.data.train_samples} samples of {DATA_SETS[config.data.name].title}"
+            net = config.net.describe()
+            lines.append(f"- *{name}*: {config.shows}; {net}, {data}, {config.units} units; {runs} runs, {seeds}")
+        return "\n".join([text, "", *lines])
+
+    def figure_labels(self, figure: str) -> dict[str, str]:
+        """Labels of a figure in the report: with the measured wall time of its finished runs."""
+        finished, seconds = Finished(self.cache, self.shelf, earlier_bundles(self.scale)), 0.0
+        points = (self.plan.experiments[name] for name in self.config.figures[figure].experiments)
+        for run_id in {point.run_id for of_one in points for point in of_one}:
+            header = finished.header(run_id)
+            seconds += header.wall_s if header else 0.0
+        spent = f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+        return {"figure": figure, "scale": self.scale, "training time": spent}
 
     # resources
 
@@ -280,6 +324,13 @@ class Workflow:
         part = self._slices[experiment].get(name)
         finished = Finished(self.cache, self.shelf)
         return [task for task in (part.tasks if part else ()) if not finished.serves(task.run_id, task.steps)]
+
+
+def _header(path: Path) -> str:
+    """The first markdown cell of a notebook without its title: what the figure shows, panel by panel."""
+    text = path.read_text(encoding="utf-8").partition("# %% [markdown]\n")[2].partition("\n\n")[0]
+    lines = [line.removeprefix("#").removeprefix(" ") for line in text.splitlines()]
+    return "\n".join(line for line in lines if not line.startswith("# ")).strip()
 
 
 def code_key(*roots: str | Path) -> str:

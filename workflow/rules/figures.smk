@@ -6,13 +6,13 @@ rule figure:
     input:
         unpack(lambda wildcards: flow.figure_inputs(wildcards.figure, checkpoints)),
     output:
-        pdf=report(
-            f"{flow.out}/{{figure}}.pdf",
+        pdf=f"{flow.out}/{{figure}}.pdf",
+        png=report(
+            f"{flow.out}/{{figure}}.png",
             caption="../report/figure.rst",
             category="Figures",
-            labels={"figure": "{figure}", "scale": flow.scale},
+            labels=lambda wildcards: flow.figure_labels(wildcards.figure),
         ),
-        png=f"{flow.out}/{{figure}}.png",
         csv=f"{flow.out}/{{figure}}.csv",
     log:
         f"{flow.out}/logs/{{figure}}.log",
@@ -21,6 +21,7 @@ rule figure:
     params:
         scale=flow.scale,
         key=lambda wildcards: flow.figure_key(wildcards.figure),
+        caption=lambda wildcards: flow.caption(wildcards.figure),
     message:
         "{wildcards.figure}: drawing"
     shell:

@@ -27,7 +27,12 @@ rule summarize:
     input:
         lambda wildcards: flow.bundles(wildcards.experiment, checkpoints),
     output:
-        f"{flow.out}/{{experiment}}/summary.csv",
+        report(
+            f"{flow.out}/{{experiment}}/summary.csv",
+            caption="../report/summary.rst",
+            category="Runs",
+            labels={"experiment": "{experiment}", "scale": flow.scale},
+        ),
     log:
         f"{flow.out}/logs/summarize-{{experiment}}.log",
     conda:
@@ -61,10 +66,13 @@ rule theory:
         " --output {output:q} --log {log:q}"
 
 
+# The page of a scale: claims, figures, the paper's numbers beside ours.
 rule results:
     input:
         numbers=flow.numbers(),
         summaries=flow.summaries(),
+        claims=f"{flow.out}/claims.csv",
+        parts=f"{flow.out}/claim_parts.csv",
     output:
         f"{flow.out}/results.md",
     log:
@@ -77,3 +85,34 @@ rule results:
         "results by number"
     shell:
         '"$L2DYN_PYTHON" -m l2dyn results $L2DYN_OPTIONS --output {output:q} --log {log:q}'
+
+
+# Every claim of the paper, judged by what the figures' runs show.
+rule claims:
+    input:
+        unpack(lambda wildcards: flow.claims_inputs(checkpoints)),
+    output:
+        csv=report(
+            f"{flow.out}/claims.csv",
+            caption="../report/claims.rst",
+            category="Claims",
+            labels={"table": "claims", "scale": flow.scale},
+        ),
+        parts=report(
+            f"{flow.out}/claim_parts.csv",
+            caption="../report/claims.rst",
+            category="Claims",
+            labels={"table": "parts of the claims", "scale": flow.scale},
+        ),
+        page=f"{flow.out}/claims.md",
+    log:
+        f"{flow.out}/logs/claims.log",
+    conda:
+        flow.conda
+    params:
+        key=flow.claims_key(),
+    message:
+        "judging the claims"
+    shell:
+        '"$L2DYN_PYTHON" -m l2dyn claims $L2DYN_OPTIONS --output {output.csv:q} --parts {output.parts:q}'
+        " --page {output.page:q} --log {log:q} --bundles {input.runs:q}"

@@ -1,4 +1,4 @@
-"""Commands that measure and tabulate: predict, summarize, theory, results, homogeneity."""
+"""Commands that measure and tabulate: predict, summarize, theory, claims, results, homogeneity."""
 
 import argparse
 import logging
@@ -35,6 +35,12 @@ def add_to(commands: Commands) -> None:
     theory.add_argument("--output", type=Path, help="default: results/SCALE/theory/CURVE.csv")
     theory.add_argument("--recorded", action="store_true", help="take a curve that needs data from paper_results/")
     theory.add_argument("--arrays", type=Path, help="prepared data (default: below the results folder)")
+
+    claims = commands.add("claims", _claims, "judge every claim of the paper by what a scale's runs show")
+    claims.add_argument("--output", type=Path, help="one row a claim (default: results/SCALE/claims.csv)")
+    claims.add_argument("--parts", type=Path, help="one row for each of its parts (default: claim_parts.csv beside it)")
+    claims.add_argument("--page", type=Path, help="both as Markdown (default: claims.md beside it)")
+    add_bundles(claims, "the figures' bundles (default: those in results/SCALE)")
 
     results = commands.add("results", _results, "write results.md: the figures' numbers as tables")
     results.add_argument("--output", type=Path, help="default: results/SCALE/results.md")
@@ -132,6 +138,26 @@ def _theory(arguments: argparse.Namespace) -> int:
     path = arguments.output or results_folder() / plan.name / "theory" / f"{arguments.curve}.csv"
     write_curve(arguments.curve, plan, path, arguments.arrays, arguments.recorded)
     log.info("%s written", path)
+    return EXIT_DONE
+
+
+def _claims(arguments: argparse.Namespace) -> int:
+    from l2dyn.claims.evidence import Evidence
+    from l2dyn.files import write_atomically
+    from l2dyn.runs.bundles import Bundles, earlier_bundles
+    from l2dyn.tables.claims import claims_page, judge, read_claims, verdict_of, write_claims
+
+    plan, claims = plan_of(arguments), read_claims()
+    folder = results_folder() / plan.name
+    bundles = earlier_bundles(plan.name) if arguments.bundles is None else arguments.bundles
+    judged = judge(claims, Evidence.read(plan.name, plan.scale, folder, Bundles(bundles)))
+    path = arguments.output or folder / "claims.csv"
+    write_claims(claims, judged, path, arguments.parts or path.with_name("claim_parts.csv"))
+    page = arguments.page or path.with_name("claims.md")
+    write_atomically(page, claims_page(claims, judged, plan.name).encode())
+    log.info("%s written", path)
+    rows = [[claim.id, verdict_of(judged[claim.id])] for claim in claims]
+    print_table(["claim", "verdict"], rows, show=log.info if arguments.log else print)
     return EXIT_DONE
 
 

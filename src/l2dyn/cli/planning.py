@@ -1,11 +1,12 @@
-"""Commands that say what there is to do and what is done: plan, status."""
+"""Commands that say what there is to do and what is done: plan, status, made."""
 
 import argparse
 import json
 import logging
 
 from l2dyn.cli.options import Commands, finished_of, plan_of, print_table
-from l2dyn.errors import EXIT_DONE, EXIT_OTHER
+from l2dyn.errors import EXIT_DONE, EXIT_OTHER, UserError
+from l2dyn.files import results_folder
 from l2dyn.runs.cache import Cache
 from l2dyn.runs.calibrations import NOMINAL_RATE, Calibration, calibration_for
 from l2dyn.runs.cost import record_bytes, training_seconds
@@ -19,6 +20,7 @@ def add_to(commands: Commands) -> None:
     """Add the commands of this group."""
     plan = commands.add("plan", _plan, "what each experiment shows, its runs, steps, estimated time and disk")
     plan.add_argument("--slices", action="store_true", help="the time of each training job, too")
+    commands.add("made", _made, "the results of a scale that are there, as targets of Snakemake (make report)")
     commands.add("status", _status, "done, checkpointed, diverged and missing runs; verifies every record")
 
 
@@ -54,6 +56,19 @@ def _plan(arguments: argparse.Namespace) -> int:
     for line in _not_known(plan, "; counted as if none of its runs were another's"):
         print(f"* {line}")
     print(f"own: runs not listed by an earlier experiment. time: {_basis(calibration, device, threads)}")
+    return EXIT_DONE
+
+
+def _made(arguments: argparse.Namespace) -> int:
+    """Print paths; UserError where nothing has been made."""
+    plan = plan_of(arguments)
+    folder = results_folder() / plan.name
+    wanted = [f"{name}.png" for name in plan.scale.figures] + ["claims.csv", "results.md"]
+    wanted += [f"{name}/summary.csv" for name in plan.experiments]
+    found = [str(folder / name) for name in wanted if (folder / name).exists()]
+    if not found:
+        raise UserError(f"{folder}: nothing has been made yet; run: make figures SCALE={plan.name}")
+    print("\n".join(found))
     return EXIT_DONE
 
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-RULES = ("no_better", "risen")
+RULES = ("no_better", "risen", "staircase")
 TRIGGERS = ("either", "loss", "error")
 _DECOUPLED_FLAGS = ("decoupled_weight_decay", "weight_decouple")
 _DECOUPLED_NAMES = ("AdamW", "SGDW", "Adafactor", "Muon", "Lion")  # they set no flag, or not in every version
@@ -35,6 +35,9 @@ class AutoL2:
     to be measured         the minibatch of the next update                  the mean over the interval
     =====================  ================================================  =====================================
 
+    A third rule, "staircase", looks at no measurement: from the third one on λ falls after every refractory period of
+    the authors' rule. It is what the others are to be compared with.
+
     In the authors' rule the best is over the whole training; a measurement becomes part of it one call later, unless
     that call lowers λ. Its refractory period grows as 1/λ, the time scale of the paper's law. Their settings are
     interval 10, refractory 0.4, and first λ 0.1 in their own units: a weight_decay of 2.0 with 10 classes (their
@@ -49,9 +52,9 @@ class AutoL2:
         captured CUDA graph or a compiled step goes on seeing it.
     init_l2: first λ (paper: 0.1).
     factor: what λ is multiplied by, in (0, 1) (paper: 0.1).
-    rule: "no_better" or "risen".
-    interval: training steps between two calls of `step`; "no_better" counts its refractory period by it.
-    refractory: see the table; used by "no_better".
+    rule: "no_better", "risen" or "staircase".
+    interval: training steps between two calls of `step`; the refractory period in steps is counted by it.
+    refractory: see the table; not used by "risen".
     cooldown: the number of `step` calls after a decay that cannot decay; they still become the previous measurement
         of the next call; used by "risen" (ours: 1; 0 for no refractory period).
     min_l2: λ never falls below it; once there it stays (ours: 0, no floor).
@@ -110,7 +113,7 @@ class AutoL2:
         self.interval, self.refractory, self.cooldown = int(interval), float(refractory), int(cooldown)
         self._l2 = float(init_l2)
         self._calls = 0
-        self._resting_until = -1.0  # the step up to which λ cannot fall ("no_better"), or the call ("risen")
+        self._resting_until = -1.0  # the step up to which λ cannot fall, or the call ("risen")
         self._loss, self._error = _Measurements(), _Measurements()
         self._write()
 
@@ -137,7 +140,7 @@ class AutoL2:
         loss, error = _measurement(loss), None if error is None else _measurement(error)
         judged = (self._loss, loss, self.trigger != "error"), (self._error, error, self.trigger != "loss")
         worse = any(counts and held.worse(value, self.rule) for held, value, counts in judged if value is not None)
-        now = self._calls * (self.interval if self.rule == "no_better" else 1)
+        now = self._calls * (1 if self.rule == "risen" else self.interval)
         lowered = max(self.factor * self._l2, self.min_l2)
         decays = worse and now > self._resting_until and lowered < self._l2
         for held, value, _ in judged:
@@ -146,7 +149,7 @@ class AutoL2:
         self._calls += 1
         if decays:
             self._l2 = lowered
-            self._resting_until = now + (self._refractory_steps() if self.rule == "no_better" else self.cooldown)
+            self._resting_until = now + (self.cooldown if self.rule == "risen" else self._refractory_steps())
         self._write()  # every time: a param group may have been added
         return decays
 
@@ -173,7 +176,7 @@ class AutoL2:
         self._write()
 
     def __repr__(self) -> str:
-        rests = f"refractory={self.refractory}" if self.rule == "no_better" else f"cooldown={self.cooldown}"
+        rests = f"cooldown={self.cooldown}" if self.rule == "risen" else f"refractory={self.refractory}"
         settings = f"rule={self.rule!r}, factor={self.factor}, interval={self.interval}, {rests}, min_l2={self.min_l2}"
         return f"AutoL2(l2={self._l2}, {settings}, trigger={self.trigger!r})"
 
@@ -198,6 +201,8 @@ class _Measurements:
 
     def worse(self, value: float, rule: str) -> bool:
         """Whether `value`, which comes next, says that λ is to fall."""
+        if rule == "staircase":
+            return self.best is not None
         if self.previous is None or value == self.previous == math.inf:
             return False
         if rule == "risen":

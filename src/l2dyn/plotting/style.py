@@ -57,11 +57,12 @@ def use_style() -> None:
     )
 
 
-def panels(columns: int, rows: int = 1, height: float = 1.95) -> tuple[Figure, list[Axes]]:
+def panels(columns: int, rows: int = 1, height: float = 1.95, letters: bool = True) -> tuple[Figure, list[Axes]]:
     """Panels over the text width, row by row, lettered (a), (b), … above their top left corners; height of a row."""
     figure, axes = plt.subplots(rows, columns, figsize=(TEXT_WIDTH, rows * height), layout="constrained", squeeze=False)
-    for letter, ax in zip("abcdef", axes.flat, strict=False):
-        ax.set_title(f"({letter})", loc="left", fontweight="bold", pad=3)
+    for number, ax in enumerate(axes.flat):
+        if letters:
+            ax.set_title(f"({chr(ord('a') + number)})", loc="left", fontweight="bold", pad=3)
         sns.despine(ax=ax)
     return figure, list(axes.flat)
 

@@ -6,7 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from l2dyn.measures.peaks import FITTED_ERROR
-from l2dyn.measures.power_laws import fit_power_law, mean_interval
+from l2dyn.measures.power_laws import fit_power_law
+from l2dyn.measures.regression import mean_interval
 from l2dyn.plotting import style
 from l2dyn.plotting.notebook import FigureNotebook
 

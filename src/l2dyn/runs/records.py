@@ -28,14 +28,15 @@ COLUMNS = (
     "test_accuracy",  # fraction
     "param_norm",  # ‖θ‖ over all parameters
 )
-KERNEL_NORM = "kernel_norm"  # ‖Θ‖, Frobenius, on the spec's kernel_samples
+# on the spec's kernel_samples: ‖Θ‖, Frobenius, and how far it has turned, 1 − ⟨Θ, Θ₀⟩/(‖Θ‖·‖Θ₀‖)
+KERNEL = ("kernel_norm", "kernel_rotation")
 FORMAT = 1
 _KEY = b"l2dyn"
 
 
 def columns_of(spec: RunSpec) -> tuple[str, ...]:
     """The columns of a run's record."""
-    return (*COLUMNS, KERNEL_NORM) if spec.kernel_samples else COLUMNS
+    return (*COLUMNS, *KERNEL) if spec.kernel_samples else COLUMNS
 
 
 class DamagedRecord(UserError):
@@ -94,6 +95,7 @@ class RecordHeader:
     steps: int
     numerics_version: int
     sha256: str
+    wall_s: float = 0.0
 
     def serves(self, steps: int) -> bool:
         """As Record.serves."""
@@ -135,7 +137,15 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
 def read_headers(path: Path) -> dict[str, RecordHeader]:
     """The headers of a file, from its metadata alone. Raises DamagedRecord when that cannot be read."""
     return {
-        run_id: RecordHeader(run_id, Path(path).name, m["status"], m["steps"], m["numerics_version"], m["sha256"])
+        run_id: RecordHeader(
+            run_id,
+            Path(path).name,
+            m["status"],
+            m["steps"],
+            m["numerics_version"],
+            m["sha256"],
+            float(m.get("provenance", {}).get("wall_s", 0.0)),
+        )
         for run_id, m in _read_header(path)["runs"].items()
     }
 

@@ -27,11 +27,12 @@ class AutoL2Spec(Spec):
 
     rule "no_better", the authors': the loss and error of the minibatch that a step is about to train on, every
     `interval` steps; no decay within refractory·(1−μ)/(η·λ) steps of the last one. rule "risen": the means of both over
-    `interval` steps; after a decay `cooldown` measurements cannot decay. trigger: "either", "loss" or "error". See
+    `interval` steps; after a decay `cooldown` measurements cannot decay. rule "staircase": after every refractory
+    period, whatever is measured. trigger: "either", "loss" or "error". See
     l2dyn.optim.auto_l2.
     """
 
-    rule: Literal["no_better", "risen"] = "no_better"
+    rule: Literal["no_better", "risen", "staircase"] = "no_better"
     factor: Fraction = 0.1
     interval: Count = 10
     refractory: NonNegative = 0.4
@@ -41,7 +42,7 @@ class AutoL2Spec(Spec):
 
     @model_validator(mode="after")
     def _one_id_for_one_rule(self):
-        without_effect = "cooldown" if self.rule == "no_better" else "refractory"
+        without_effect = "refractory" if self.rule == "risen" else "cooldown"
         object.__setattr__(self, without_effect, type(self).model_fields[without_effect].default)
         return self
 

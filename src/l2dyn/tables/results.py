@@ -1,18 +1,24 @@
-"""results.md: what a scale's figures show by number, from their CSV files and the summaries."""
+"""results.md: the claims with their verdicts, the paper's numbers beside ours, and what the figures show by number."""
 
 from pathlib import Path
 
 import pandas as pd
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from l2dyn.config.experiment import ExperimentConfig
-from l2dyn.files import write_atomically
+from l2dyn.errors import UserError
+from l2dyn.files import shipped_folder, write_atomically
 from l2dyn.runs.plan import Plan
-
-SHOWN = 4  # significant digits
+from l2dyn.tables.claims import read_claims
+from l2dyn.tables.markdown import significant, table
 
 
 def write_results(plan: Plan, folder: Path, path: Path) -> None:
-    """Write the page of a scale whose figures' CSV files and summaries lie in `folder`, results/<scale>."""
+    """Write the page of a scale whose claims, figures' CSV files and summaries lie in `folder`, results/<scale>.
+
+    Raises UserError for a bad paper_results/remarks.yaml.
+    """
     figures = plan.scale.figures
     sections = [_figure(plan, name, pd.read_csv(folder / f"{name}.csv", dtype={"series": str})) for name in figures]
     shown = dict.fromkeys(name for figure in figures.values() for name in figure.experiments)
@@ -20,25 +26,77 @@ def write_results(plan: Plan, folder: Path, path: Path) -> None:
     head = ("experiment", "shows", "net", "runs", "seeds", "finished", "diverged", "missing or short", "device")
     text = [
         f"# Results of the scale {plan.name}",
-        f"{plan.scale.about[:1].upper()}{plan.scale.about[1:]}. Written by `rule results` from the figures' CSV files;"
-        " every plotted number, with run ids, stands there.",
+        f"{plan.scale.about[:1].upper()}{plan.scale.about[1:]}. Written by `rule results`; every plotted number, with"
+        " run ids, stands in the figures' CSV files. Accuracies and their differences are fractions.",
+        *_claims(plan, folder),
         *(section for section in sections if section),
         "## Runs",
-        _table(head, runs),
+        table(head, runs),
     ]
     write_atomically(path, ("\n\n".join(text) + "\n").encode())
 
 
-def _figure(plan: Plan, name: str, table: pd.DataFrame) -> str:
+def remarks_on(scale: str, path: Path | None = None) -> dict[str, str]:
+    """What remarks.yaml says of each claim at a scale. Raises UserError for a file of another form."""
+    path = path or shipped_folder() / "remarks.yaml"
+    try:
+        content = YAML(typ="safe").load(path) or {}
+        found = {**content.get("all", {}), **content.get(scale, {})}
+    except (OSError, YAMLError, AttributeError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read as remarks by scale and claim ({type(error).__name__})") from None
+    unknown = sorted(set(found) - {claim.id for claim in read_claims()})
+    if unknown:
+        raise UserError(f"{path}: {unknown[0]}: no claim of that name")
+    return {claim: str(text).strip() for claim, text in found.items()}
+
+
+def _claims(plan: Plan, folder: Path) -> list[str]:
+    """The table of verdicts, the paper's numbers beside ours, and the remarks."""
+    whole = pd.read_csv(folder / "claims.csv", dtype=str).fillna("").set_index("claim")
+    parts = pd.read_csv(folder / "claim_parts.csv", dtype={"claim": str, "part": str, "what": str, "wanted": str})
+    claims, remarks = read_claims(), remarks_on(plan.name)
+    rows = [
+        (claim.id, claim.claim, whole.loc[claim.id, "verdict"], whole.loc[claim.id, "seeds"], remarks.get(claim.id, ""))
+        for claim in claims
+    ]
+    beside = []
+    for claim in claims:
+        for number in claim.numbers:
+            ours = parts[(parts["claim"] == claim.id) & parts["part"].fillna("").str.contains(number.part, regex=False)]
+            values = "; ".join(
+                f"{row.part}: {_with_interval(row)}" for row in ours.itertuples() if row.estimate == row.estimate
+            )
+            beside.append((claim.id, number.paper, values or "not measured at this scale"))
+    return [
+        "## Claims",
+        table(("claim", "the paper says", "verdict", "seeds", "remarks"), rows),
+        "`claims.md` has the rule, the estimates and the runs behind each.",
+        "## The paper's numbers and ours",
+        table(("claim", "paper", "ours [90 % interval]"), beside),
+    ]
+
+
+def _with_interval(row) -> str:
+    if row.low != row.low or row.low == row.high:
+        return significant(row.estimate)
+    return f"{significant(row.estimate)} [{significant(row.low)}, {significant(row.high)}]"
+
+
+def _figure(plan: Plan, name: str, plotted: pd.DataFrame) -> str:
     """The numbers of one figure, "" where it has none."""
-    numbers = table[table["kind"] == "number"]
+    numbers = plotted[plotted["kind"] == "number"]
     if not len(numbers):
         return ""
     rows = [
-        (row.panel, row.series, _shown(row.y), f"{_shown(row.low)} to {_shown(row.high)}" if row.low == row.low else "")
+        (
+            row.panel,
+            row.series,
+            significant(row.y),
+            f"{significant(row.low)} to {significant(row.high)}" if row.low == row.low else "",
+        )
         for row in numbers.itertuples()
     ]
-    return f"## {name}\n\n" + _table(("panel", "number", "value", "interval"), rows)
+    return f"## {name}\n\n" + table(("panel", "number", "value", "interval"), rows)
 
 
 def _runs(name: str, config: ExperimentConfig, path: Path) -> tuple:
@@ -51,17 +109,3 @@ def _runs(name: str, config: ExperimentConfig, path: Path) -> tuple:
     devices = ", ".join(sorted(set(summary["device"].dropna())))
     counted = (int(summary["run_id"].nunique()), len(config.seeds), finished, diverged, lacking)
     return name, config.shows, config.net.describe(), *counted, devices
-
-
-def _shown(value: float) -> str:
-    """A number in a few significant digits.
-
-    >>> _shown(0.123456), _shown(1234567.0), _shown(float("nan"))
-    ('0.1235', '1.235e+06', '')
-    """
-    return "" if value != value else f"{value:.{SHOWN}g}"
-
-
-def _table(head: tuple, rows: list[tuple]) -> str:
-    cells = [head, ("---",) * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in cells)

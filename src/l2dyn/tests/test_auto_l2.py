@@ -123,6 +123,11 @@ def test_the_table_of_transitions():
     assert decays([2, 2, 2], rule="risen") == [False, False, False]
 
 
+def test_the_staircase_looks_at_nothing():
+    auto_l2 = AutoL2(make_optimizer(lr=0.02, momentum=0.9), init_l2=2.0, rule="staircase")
+    assert [10 * call for call in range(200) if auto_l2.step(1.0 / (1 + call))] == [20, 40, 150, 1160]
+
+
 def test_a_decay_strikes_the_measurement_before_it_out():
     """4 was no better than 3 and does not count later; without a decay a better one would."""
     assert decays([5, 3, 4, 3.5, 2.9, 2.8], refractory=0.0) == [False, False, False, True, False, False]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from l2dyn.measures.power_laws import fit_power_law, mean_interval
+from l2dyn.measures.power_laws import fit_power_law
+from l2dyn.measures.regression import mean_interval
 
 
 @pytest.mark.parametrize("exponent", [-1.0, 0.0, 0.5, 2.0])

@@ -240,16 +240,23 @@ def test_the_kernels_norm_is_measured_where_the_spec_says():
     assert_same_columns(columns, expected, names=expected, rtol=1e-9)
 
     trainer = StackedTrainer([plain], samples, steps="plain")
-    trainer.advance(60)
-    net = trainer.stack.net
     x = torch.from_numpy(numpy_samples.inputs(samples.spec, samples.train_images[:5]))
 
-    def function(*weights):
-        return StackedFullyConnected(list(weights), [], net.multipliers).forward(x)[-1].flatten()
+    def kernel(net):
+        def function(*weights):
+            return StackedFullyConnected(list(weights), [], net.multipliers).forward(x)[-1].flatten()
 
-    jacobian = torch.autograd.functional.jacobian(function, tuple(net.weights))
-    gradients = torch.cat([of_layer.flatten(1) for of_layer in jacobian], dim=1)
-    assert columns["kernel_norm"][-1] == pytest.approx((gradients @ gradients.T).norm().item(), rel=1e-9)
+        jacobian = torch.autograd.functional.jacobian(function, tuple(net.weights))
+        gradients = torch.cat([of_layer.flatten(1) for of_layer in jacobian], dim=1)
+        return gradients @ gradients.T
+
+    first = kernel(trainer.stack.net)
+    trainer.advance(60)
+    last = kernel(trainer.stack.net)
+    rotation = 1 - (first * last).sum().item() / (first.norm() * last.norm()).item()
+    assert columns["kernel_norm"][-1] == pytest.approx(last.norm().item(), rel=1e-9)
+    assert rotation > 1e-3
+    assert columns["kernel_rotation"][[0, -1]] == pytest.approx([0.0, rotation], rel=1e-7, abs=1e-12)
 
 
 def test_evaluations_may_wait_on_the_device():

@@ -74,7 +74,7 @@ class SingleTrainer(TrainingLoop):
             x, y = self.augment(_planes(images), self._soft(targets), self.step)
             outputs = self._outputs_of(self._train_net, x)
             loss = self._losses(outputs, y).mean()
-            if self._auto_l2_rule == "no_better":
+            if self._auto_l2_rule in ("no_better", "staircase"):
                 self._observe(outputs.detach(), y, loss.detach())
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()

@@ -56,6 +56,8 @@ class StackedTrainer(TrainingLoop):
         velocities = [torch.zeros_like(p) for p in net.trained] if first.momentum > 0 else []
         self.stack = Stack(net, velocities, lr, l2, momentum, shrink=-lr * l2)
         self._steps.take(self.stack)
+        count = first.kernel_samples
+        self._first_kernel = self._kernel(count) if count else None  # of the drawn net, also where a state follows
 
     def advance(self, steps: int) -> None:
         """See Trainer."""
@@ -71,9 +73,14 @@ class StackedTrainer(TrainingLoop):
         test_loss, test_error = self._measure_on(*self._test)
         measures = [train_loss, train_error, test_loss, 1.0 - test_error, net.norms()]
         if count := self.tasks[0].spec.kernel_samples:
-            kernel = empirical_ntk(net, self._train[0].take(slice(count)).flatten(-3))
-            measures.append(kernel.to(torch.float64).norm(dim=(1, 2)))
+            kernel = self._kernel(count)
+            norm, first = kernel.norm(dim=(1, 2)), self._first_kernel.norm(dim=(1, 2))
+            measures += [norm, 1.0 - (kernel * self._first_kernel).sum(dim=(1, 2)) / (norm * first)]
         return torch.stack(measures, dim=1)
+
+    def _kernel(self, count: int) -> Tensor:
+        """Θ of every member on the first `count` training samples, [E, count, count] float64."""
+        return empirical_ntk(self.stack.net, self._train[0].take(slice(count)).flatten(-3)).to(torch.float64)
 
     def rates(self) -> list[tuple[float, float]]:
         """See TrainingLoop."""
@@ -82,6 +89,8 @@ class StackedTrainer(TrainingLoop):
     def keep(self, members: list[int]) -> None:
         """See TrainingLoop."""
         self.stack = self.stack.members(torch.tensor(members, dtype=torch.long, device=self.device))
+        if self._first_kernel is not None:
+            self._first_kernel = self._first_kernel[members]
         self.order.keep(members)
         self._steps.take(self.stack)
 

@@ -57,8 +57,8 @@ class Trainer(Protocol):
     def measure(self) -> Tensor:
         """The members as they are now: [E, measures] float64, on the device.
 
-        Columns as in MEASURES, then `kernel_norm` where the spec has kernel_samples: means over samples of the loss
-        without the penalty, fractions of samples, and ‖θ‖ over all parameters.
+        Columns as in MEASURES, then `kernel_norm` and `kernel_rotation` where the spec has kernel_samples: means over
+        samples of the loss without the penalty, fractions of samples, and ‖θ‖ over all parameters.
         """
 
     def state_dict(self) -> dict:

@@ -1,0 +1,255 @@
+"""How accuracy depends on λ: claims C3 to C6, C10, C16, and the patterns' part of C17 and C18."""
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from l2dyn.claims.evidence import Evidence, by_seed
+from l2dyn.claims.laws import law_in_l2
+from l2dyn.claims.verdicts import (
+    INCONCLUSIVE,
+    NOT_REPRODUCED,
+    NOT_RUN,
+    REPRODUCED,
+    Part,
+    all_of,
+    ids_of,
+    t_interval,
+    with_sampling_error,
+    within,
+)
+from l2dyn.measures.regression import mean_interval
+
+BEST = "max_test_accuracy"
+NETS = (("fig2ab", "fig2c"), ("fig2de", "fig2f"))
+
+
+def c3(evidence: Evidence, criterion: dict) -> list[Part]:
+    """With T ∝ 1/λ accuracy improves as λ falls, then plateaus."""
+    return [part for name, _ in NETS for part in plateau(evidence, name, criterion)]
+
+
+def c4(evidence: Evidence, criterion: dict) -> list[Part]:
+    """Within a fixed budget one interior λ is best."""
+    return [interior_best(evidence, name, criterion) for _, name in NETS]
+
+
+def c10(evidence: Evidence, criterion: dict) -> list[Part]:
+    """Both with a learning-rate schedule, in the final accuracy."""
+    final = "final_test_accuracy"
+    return [
+        interior_best(evidence, "fig1a-fixed", criterion, final),
+        *plateau(evidence, "fig1a-scaled", criterion, final),
+    ]
+
+
+def c17(evidence: Evidence, criterion: dict) -> list[Part]:
+    """C1, C3 and C4 for CNNs without and with batch norm."""
+    grids = (("fig3-plain", "fig3-plain-budget"), ("fig3-norm", "fig3-norm-budget"))
+    return [part for pair in grids for part in law_and_patterns(evidence, *pair, criterion)]
+
+
+def c18(evidence: Evidence, criterion: dict) -> list[Part]:
+    """C1, C3 and C4 with momentum and augmentation."""
+    return law_and_patterns(evidence, "figS-momentum", "figS-momentum-budget", criterion)
+
+
+def law_and_patterns(evidence: Evidence, grid: str, budget: str, criterion: dict) -> list[Part]:
+    """The parts of C1, C3 and C4 on one net."""
+    parts = [law_in_l2(evidence, grid, criterion), *plateau(evidence, grid, criterion)]
+    return [*parts, interior_best(evidence, budget, criterion)]
+
+
+def plateau(evidence: Evidence, name: str, criterion: dict, column: str = BEST) -> list[Part]:
+    """The smallest λ lie within a margin of the best, and above them accuracy falls with λ (claim C3).
+
+    At the learning rate with the most λ that train to their horizon. With one seed the error of a difference is that
+    of two test sets.
+    """
+    rows, label = evidence.trained(name), evidence.net(name)
+    names = f"{label}, level at small λ", f"{label}, falling above"
+    if not len(evidence.runs(name)):
+        return [Part(one, NOT_RUN) for one in names]
+    rows = rows[~rows["capped"]].dropna(subset=[column])
+    count = rows.groupby("lr")["l2"].nunique()
+    smallest = int(criterion["smallest_l2_count"])
+    if not len(count) or count.max() < smallest + 1:
+        why = f"{0 if not len(count) else count.max()} λ train to their horizon; {smallest + 1} are needed"
+        return [Part(one, INCONCLUSIVE, why=why) for one in names]
+    rows = rows[rows["lr"] == count.idxmax()]
+    table = by_seed(rows, column)
+    basis = {"seeds": len(table), "run_ids": ids_of(rows)}
+    means = table.mean()
+    groups = dict(zip(table.columns, mean_interval([table[l2] for l2 in table.columns]), strict=True))
+    deficits = {l2: means.max() - means[l2] for l2 in table.columns[:smallest]}
+    worst = max(deficits, key=deficits.get)
+    if len(table) > 1:
+        half = (groups[worst][2] - groups[worst][0]) / np.sqrt(2)  # of a difference of two such means
+        low, high = deficits[worst] - half, deficits[worst] + half
+    else:
+        samples = evidence.experiment(name).data.test_samples
+        low, high = with_sampling_error(deficits[worst], (means.max(), means[worst]), samples)
+    margin = criterion["margin"]
+    level = Part(
+        names[0], within(low, high, at_most=margin), "largest deficit of the three smallest λ (fraction)",
+        deficits[worst], low, high, f"at most {margin:g}", f"at λ = {worst:g}, of {len(table.columns)} λ", **basis,
+    )  # fmt: skip
+    above = table.loc[:, table.columns[smallest - 1 :]]
+    return [level, _falling(names[1], above, criterion, basis)]
+
+
+def _falling(name: str, table: pd.DataFrame, criterion: dict, basis: dict) -> Part:
+    """The slope of accuracy against log10 λ over the larger λ, seeds as separate values."""
+    x = np.repeat(np.log10(table.columns.to_numpy(dtype=float)), len(table))
+    y = table.to_numpy().T.ravel()
+    what, wanted = "slope of accuracy in log10 λ", f"below {criterion['max_trend_slope']:g}"
+    if table.shape[1] < 2 or len(x) < 3:
+        return Part(name, INCONCLUSIVE, what, wanted=wanted, **basis, why="fewer than three values above the plateau")
+    fit = stats.linregress(x, y)
+    half = float(stats.t.ppf(0.95, len(x) - 2)) * fit.stderr
+    verdict = within(fit.slope - half, fit.slope + half, at_most=criterion["max_trend_slope"])
+    return Part(name, verdict, what, float(fit.slope), fit.slope - half, fit.slope + half, wanted, **basis)
+
+
+def interior_best(evidence: Evidence, name: str, criterion: dict, column: str = BEST) -> Part:
+    """An interior λ, chosen on the other seeds, beats both ends of the λ that train (claim C4).
+
+    Each seed in turn is judged by the λ that is best on the others; the differences are paired by seed.
+    """
+    label = f"{evidence.net(name)}, one interior λ is best"
+    if not len(evidence.runs(name)):
+        return Part(label, NOT_RUN)
+    rows = evidence.trained(name).dropna(subset=[column])
+    table = by_seed(rows, column)
+    what, wanted = "gain over the nearer end (fraction)", f"both gains above {criterion['min_gain']:g}"
+    basis = {"seeds": len(table), "run_ids": ids_of(rows)}
+    if table.shape[1] < 3 or len(table) < 2:
+        why = f"{table.shape[1]} λ train, {len(table)} seeds; three λ and two seeds are needed"
+        return Part(label, INCONCLUSIVE, what, wanted=wanted, why=why, **basis)
+    inner = table.iloc[:, 1:-1]
+    best = {seed: inner.drop(index=seed).mean().idxmax() for seed in table.index}
+    gains = [
+        [table.loc[seed, best[seed]] - table.loc[seed, end] for seed in table.index]
+        for end in (table.columns[0], table.columns[-1])
+    ]
+    intervals = [t_interval(values) for values in gains]
+    verdict = all_of(within(low, high, at_least=criterion["min_gain"]) for _, low, high in intervals)
+    lesser = min(intervals)
+    chosen = ", ".join(f"{l2:g}" for l2 in sorted(set(best.values())))
+    ends = f"ends λ = {table.columns[0]:g} and {table.columns[-1]:g}, best {chosen}"
+    return Part(label, verdict, what, *lesser, wanted, f"{ends}; chosen on the other seeds", **basis)
+
+
+def c5(evidence: Evidence, criterion: dict) -> list[Part]:
+    """A small λ > 0 often beats λ = 0: λ chosen on other seeds than those that judge it."""
+    setups = ("fig2ab", "fig2c"), ("fig2de", "fig2f"), ("fig3-plain", "fig3-plain-budget")
+    setups += ("fig3-norm", "fig3-norm-budget"), ("figS-momentum", "figS-momentum-budget")
+    parts = [_gain_over_nothing(evidence, names, criterion) for names in setups]
+    judged = [part for part in parts if part.verdict != NOT_RUN]
+    if not judged:
+        return [Part("more than half of the setups", NOT_RUN)]
+    yes, no = (sum(part.verdict == v for part in judged) for v in (REPRODUCED, NOT_REPRODUCED))
+    needed = criterion["min_setup_fraction"] * len(judged)
+    verdict = REPRODUCED if yes > needed else NOT_REPRODUCED if no >= len(judged) - needed else INCONCLUSIVE
+    details = "; ".join(f"{part.name}: {part.estimate:+.3f} [{part.low:+.3f}, {part.high:+.3f}]" for part in judged)
+    basis = {"seeds": max(part.seeds for part in judged), "run_ids": tuple(i for part in judged for i in part.run_ids)}
+    return [
+        Part(
+            "more than half of the setups",
+            verdict,
+            "setups with a gain",
+            yes,
+            yes,
+            len(judged) - no,
+            f"more than {needed:g} of {len(judged)}",
+            details,
+            **basis,
+        )
+    ]
+
+
+def _gain_over_nothing(evidence: Evidence, names: tuple[str, ...], criterion: dict) -> Part:
+    """On the first of these experiments that has two seeds and λ = 0."""
+    for name in names:
+        rows, zero = evidence.trained(name), evidence.runs(name)
+        zero = zero[zero["l2"] == 0] if len(zero) else zero
+        if len(rows) and len(zero):
+            rows = rows[rows["lr"].isin(set(zero["lr"]))]
+            best = zero.groupby("lr")[BEST].mean().idxmax()
+            table, without = by_seed(rows[rows["lr"] == best]), zero[zero["lr"] == best].groupby("seed")[BEST].mean()
+            shared = table.index.intersection(without.index)
+            if len(shared) >= 2 and table.shape[1]:
+                table = table.loc[shared]
+                chosen = {seed: table.drop(index=seed).mean().idxmax() for seed in shared}
+                gains = [table.loc[seed, chosen[seed]] - without[seed] for seed in shared]
+                mean, low, high = t_interval(gains)
+                verdict = within(low, high, at_least=criterion["min_gain"])
+                return Part(evidence.net(name), verdict, "", mean, low, high, seeds=len(shared), run_ids=ids_of(rows))
+    ran = any(len(evidence.runs(name)) for name in names)
+    return Part(evidence.net(names[0]), INCONCLUSIVE if ran else NOT_RUN)
+
+
+def c6(evidence: Evidence, criterion: dict) -> list[Part]:
+    """At a given λ the best accuracy varies little with η, over the λ at which the same number of η train."""
+    return [_range_over_rates(evidence, name, criterion) for name, _ in NETS]
+
+
+def _range_over_rates(evidence: Evidence, name: str, criterion: dict) -> Part:
+    label, limit = evidence.net(name), criterion["max_range"]
+    if not len(evidence.runs(name)):
+        return Part(label, NOT_RUN)
+    rows = evidence.fitted(name)
+    rows = rows[~rows["capped"]] if len(rows) else rows
+    table = rows.pivot_table(index="lr", columns="l2", values=BEST, aggfunc="mean") if len(rows) else pd.DataFrame()
+    counts = table.notna().sum() if table.size else pd.Series(dtype=int)
+    if not len(counts) or counts.max() < 2:
+        return Part(label, INCONCLUSIVE, wanted=f"at most {limit:g}", why="no λ at which two learning rates train")
+    table = table.loc[:, counts == counts.max()]
+    ranges = table.max() - table.min()
+    widest = ranges.idxmax()
+    ends = (table[widest].max(), table[widest].min())
+    low, high = with_sampling_error(ranges[widest], ends, evidence.experiment(name).data.test_samples)
+    why = f"largest of {len(ranges)} λ with {counts.max()} η each, at λ = {widest:g}"
+    what, basis = (
+        "range of the best accuracy over η (fraction)",
+        {"seeds": rows["seed"].nunique(), "run_ids": ids_of(rows)},
+    )
+    return Part(
+        label, within(low, high, at_most=limit), what, ranges[widest], low, high, f"at most {limit:g}", why, **basis
+    )
+
+
+def c16(evidence: Evidence, criterion: dict) -> list[Part]:
+    """The best accuracy does not depend on the scale of the initialization: equivalence at each λ, seeds pooled."""
+    names = [name for name in evidence.config.experiments if name.startswith("figS-init")]
+    tables = {
+        evidence.experiment(name).net.weight_std: by_seed(evidence.trained(name))
+        for name in names
+        if len(evidence.trained(name))
+    }
+    if not tables:
+        return [Part("scale of the initialization", NOT_RUN)]
+    scales = sorted(tables)
+    margin, ratio = criterion["equivalence_margin"], criterion["min_scale_ratio"]
+    shared = sorted(set.intersection(*(set(table.columns) for table in tables.values())))
+    wanted, what = f"within ±{margin:g}", "difference of best accuracies between two scales (fraction)"
+    basis = {
+        "seeds": min(len(t) for t in tables.values()),
+        "run_ids": tuple(i for n in names for i in ids_of(evidence.runs(n))),
+    }
+    if scales[-1] / scales[0] < ratio - 1e-9 or not shared or basis["seeds"] < 2:
+        span = f"scales over a factor {scales[-1] / scales[0]:g} ({ratio:g} asked for)"
+        why = f"{span}, {len(shared)} λ, {basis['seeds']} seeds"
+        return [Part("scale of the initialization", INCONCLUSIVE, what, wanted=wanted, why=why, **basis)]
+    parts = []
+    for l2 in shared:
+        means = mean_interval([tables[scale][l2] for scale in scales])
+        top, bottom = max(means), min(means)
+        half = np.hypot(top[2] - top[0], bottom[2] - bottom[0]) / 2
+        gap = top[0] - bottom[0]
+        verdict = within(gap - half, gap + half, -margin, margin)
+        why = "weight_std " + ", ".join(
+            f"{scale:.3g}: {mean[0]:.3f}" for scale, mean in zip(scales, means, strict=True)
+        )
+        parts.append(Part(f"λ = {l2:g}", verdict, what, gap, gap - half, gap + half, wanted, why, **basis))
+    return parts

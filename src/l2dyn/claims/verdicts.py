@@ -1,0 +1,84 @@
+"""Verdicts: an estimate with an interval, held against the region that the claim allows."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from l2dyn.measures.regression import mean_interval
+
+REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
+INCONCLUSIVE, NOT_RUN = "inconclusive", "not run at this scale"
+VERDICTS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NOT_RUN)
+CONFIDENCE = 0.90  # of two-sided intervals; each of their ends is a one-sided bound at 0.95
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing that a claim says, judged.
+
+    name: what of the claim it is, and on which net. what: what the estimate is, with its unit. wanted: the allowed
+    region in words. why: whatever else decides (too little data, what was left out).
+    """
+
+    name: str
+    verdict: str
+    what: str = ""
+    estimate: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    wanted: str = ""
+    why: str = ""
+    seeds: int = 0
+    run_ids: tuple[str, ...] = field(default=())
+
+    @property
+    def decided(self) -> bool:
+        """Whether the data say yes or no."""
+        return self.verdict in (REPRODUCED, NOT_REPRODUCED)
+
+
+def within(low: float, high: float, at_least: float = -math.inf, at_most: float = math.inf) -> str:
+    """The verdict on an interval: reproduced inside [at_least, at_most], not reproduced outside, else inconclusive.
+
+    An interval that is not known (nan) decides nothing.
+
+    >>> within(-1.1, -0.9, -1.15, -0.85), within(-1.3, -1.2, -1.15, -0.85), within(-1.2, -0.9, -1.15, -0.85)
+    ('reproduced', 'not reproduced', 'inconclusive')
+    """
+    if math.isnan(low) or math.isnan(high):
+        return INCONCLUSIVE
+    if at_least <= low and high <= at_most:
+        return REPRODUCED
+    return NOT_REPRODUCED if high < at_least or low > at_most else INCONCLUSIVE
+
+
+def all_of(verdicts: Iterable[str]) -> str:
+    """The verdict on a claim that needs every part: parts that are not run count only where nothing else is.
+
+    >>> all_of(["reproduced", "not run at this scale"]), all_of(["reproduced", "inconclusive"])
+    ('reproduced', 'inconclusive')
+    """
+    said = set(verdicts)
+    return next((v for v in (NOT_REPRODUCED, INCONCLUSIVE, REPRODUCED) if v in said), NOT_RUN)
+
+
+def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float, float]:
+    """(mean, low, high) of independent values; the interval is (nan, nan) with fewer than two."""
+    return mean_interval([values], confidence)[0]
+
+
+def with_sampling_error(estimate: float, accuracies: Sequence[float], samples: int) -> tuple[float, float]:
+    """(low, high) of a difference of accuracies when there is one seed: both measured on `samples` test images.
+
+    Taken as independent, which is conservative: the images are the same.
+    """
+    variance = sum(a * (1 - a) / samples for a in accuracies)
+    half = 1.6449 * math.sqrt(variance)
+    return estimate - half, estimate + half
+
+
+def ids_of(rows) -> tuple[str, ...]:
+    """The run ids of summary rows, each once."""
+    return tuple(dict.fromkeys(str(i) for i in np.asarray(rows["run_id"]) if isinstance(i, str)))

@@ -1,0 +1,28 @@
+"""The time at which a run's empirical loss is smallest, and its rule of censoring (claim C19)."""
+
+import numpy as np
+
+from l2dyn.measures.coefficient import running_mean
+
+RISEN = 0.05  # the smoothed loss has come up again when it ends by this fraction above its minimum
+
+
+def time_to_trough(t, loss, horizon: float) -> tuple[float, bool]:
+    """(time of the smallest smoothed loss, whether that is only a lower bound).
+
+    t: increasing times [n]. loss: positive losses [n], without the penalty, smoothed by measures.coefficient's running
+    mean. Right-censored when the minimum lies in the last half of the horizon and the loss has not risen since.
+    Raises ValueError for empty, mismatched or non-finite input.
+
+    >>> time_to_trough([0, 1, 2, 4, 8, 16, 32], [1, 0.5, 0.2, 0.1, 0.1, 0.4, 0.5], horizon=32)
+    (4.0, False)
+    """
+    t, loss = np.asarray(t, dtype=float), np.asarray(loss, dtype=float)
+    if t.ndim != 1 or t.shape != loss.shape or t.size == 0:
+        raise ValueError(f"t and loss must be equally long and not empty, got {t.shape} and {loss.shape}")
+    if not (np.isfinite(t).all() and np.isfinite(loss).all()):
+        raise ValueError("t and loss must be finite")
+    smoothed = running_mean(loss)
+    lowest = int(smoothed.argmin())
+    risen = smoothed[-1] > (1 + RISEN) * smoothed[lowest]
+    return float(t[lowest]), bool(t[lowest] > horizon / 2 and not risen)

@@ -1,0 +1,170 @@
+"""claims.csv and claims.md: the verdict on each claim of the paper, with what it rests on."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from l2dyn.claims.evidence import Evidence
+from l2dyn.claims.judges import JUDGES
+from l2dyn.claims.verdicts import NOT_RUN, Part, all_of
+from l2dyn.errors import UserError
+from l2dyn.files import shipped_folder, write_atomically
+from l2dyn.specs.base import Spec
+from l2dyn.tables.markdown import significant, table
+
+COLUMNS = (
+    "claim",  # C1 … C20
+    "part",  # empty: the claim as a whole
+    "verdict",
+    "what",
+    "estimate",
+    "low",
+    "high",
+    "wanted",
+    "why",
+    "seeds",
+    "runs",
+    "run_ids",
+)
+
+
+class PaperNumber(Spec):
+    """A number that the main text prints, and the part of the claim whose estimate stands beside it."""
+
+    paper: str
+    part: str = ""
+
+
+class ClaimSpec(Spec):
+    """One entry of paper_results/claims.yaml; its header says what the keys mean."""
+
+    id: str
+    claim: str
+    where: str
+    figures: tuple[str, ...]
+    judged_by: str
+    criterion: dict[str, Any]
+    paper: dict[str, Any]
+    numbers: tuple[PaperNumber, ...] = ()
+    scales: tuple[str, ...] = ()
+    note: str = ""
+
+
+def read_claims(path: Path | None = None) -> list[ClaimSpec]:
+    """The claims of paper_results/claims.yaml. Raises UserError for a bad file, naming the entry and key."""
+    path = path or shipped_folder() / "claims.yaml"
+    try:
+        entries = YAML(typ="safe").load(path)["claims"]
+    except (OSError, YAMLError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read ({type(error).__name__})") from None
+    found = []
+    for number, entry in enumerate(entries):
+        try:
+            found.append(ClaimSpec.model_validate(entry))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise UserError(f"{path}: claims[{number}].{where}: {first['msg']}") from None
+    if [claim.id for claim in found] != list(JUDGES):
+        raise UserError(f"{path}: claims: {', '.join(JUDGES)} are wanted, in this order")
+    return found
+
+
+def judge(claims: list[ClaimSpec], evidence: Evidence) -> dict[str, list[Part]]:
+    """The parts of every claim, by its id; a claim that names other scales is not run at this one."""
+    found = {}
+    for claim in claims:
+        if claim.scales and evidence.scale not in claim.scales:
+            found[claim.id] = [Part("", NOT_RUN, why=f"judged at the scales {', '.join(claim.scales)}")]
+        else:
+            found[claim.id] = JUDGES[claim.id](evidence, {**claim.paper, **claim.criterion})
+    return found
+
+
+def write_claims(claims: list[ClaimSpec], judged: dict[str, list[Part]], path: Path, parts_path: Path) -> None:
+    """One row a claim, and one row for each of its parts beside it."""
+    write_atomically(path, _csv([_whole(claim.id, judged[claim.id]) for claim in claims]))
+    rows = [_row(claim.id, part) for claim in claims for part in judged[claim.id]]
+    write_atomically(parts_path, _csv(rows))
+
+
+def claims_page(claims: list[ClaimSpec], judged: dict[str, list[Part]], scale: str) -> str:
+    """Markdown: a table of all claims, then each with its rule and parts."""
+    head = ("claim", "the paper says", "verdict", "estimate", "seeds", "figures")
+    rows = []
+    for claim in claims:
+        parts = judged[claim.id]
+        estimates = "; ".join(filter(None, (_estimate(part) for part in parts)))
+        rows.append((claim.id, claim.claim, verdict_of(parts), estimates, _seeds(parts), ", ".join(claim.figures)))
+    sections = [f"# Claims at the scale {scale}", table(head, rows)]
+    for claim in claims:
+        of_parts = [
+            (p.name, p.verdict, p.what, _estimate(p), p.wanted, p.why, p.seeds or "", len(p.run_ids) or "")
+            for p in judged[claim.id]
+        ]
+        columns = ("part", "verdict", "estimate of", "value [90 % interval]", "wanted", "remarks", "seeds", "runs")
+        sections.append(f"## {claim.id}: {verdict_of(judged[claim.id])}\n\n{claim.claim} ({claim.where})")
+        sections.append(f"*Judged by.* {claim.judged_by}" + (f" *Note.* {claim.note}" if claim.note else ""))
+        sections.append(table(columns, of_parts))
+    return "\n\n".join(sections) + "\n"
+
+
+def verdict_of(parts: list[Part]) -> str:
+    """Of a claim: every part is needed."""
+    return all_of(part.verdict for part in parts)
+
+
+def _whole(claim: str, parts: list[Part]) -> list:
+    """The row of a claim: the part that decides its verdict gives estimate and reason."""
+    verdict = verdict_of(parts)
+    deciding = next(part for part in parts if part.verdict == verdict)
+    ids = tuple(dict.fromkeys(i for part in parts for i in part.run_ids))
+    row = _row(claim, deciding)
+    row[1], row[2] = "", verdict
+    if deciding.name:
+        row[3] = f"{deciding.name}: {deciding.what}" if deciding.what else deciding.name
+    row[9:] = [_seeds(parts), len(ids), " ".join(ids)]
+    return row
+
+
+def _row(claim: str, part: Part) -> list:
+    numbers = (part.estimate, part.low, part.high)
+    ids = " ".join(part.run_ids)
+    shown = ["" if number != number else repr(float(number)) for number in numbers]
+    return [
+        claim,
+        part.name,
+        part.verdict,
+        part.what,
+        *shown,
+        part.wanted,
+        part.why,
+        part.seeds,
+        len(part.run_ids),
+        ids,
+    ]
+
+
+def _csv(rows: list[list]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _seeds(parts: list[Part]) -> int:
+    return max((part.seeds for part in parts), default=0)
+
+
+def _estimate(part: Part) -> str:
+    if part.estimate != part.estimate:
+        return ""
+    if part.low != part.low or part.low == part.high:
+        return significant(part.estimate)
+    return f"{significant(part.estimate)} [{significant(part.low)}, {significant(part.high)}]"
