@@ -73,7 +73,7 @@ for one in coefficients:
             ax_peak.axvline(c, color=style.ORANGE, linewidth=1.0, label=rf"$c_\mathrm{{{name}}} = {c:#.2g}$")
             ax_peak.axvspan(low, min(high, end), color=style.ORANGE, alpha=0.12, linewidth=0)
 if len(shown):
-    ax_peak.legend(loc="lower right", frameon=True, framealpha=0.85, edgecolor="none")
+    ax_peak.legend(loc="upper left", frameon=True, framealpha=0.85, edgecolor="none")
 ax_peak.set(xlabel=style.with_units(r"$t \cdot \lambda$ (epochs)", units), ylabel="test accuracy")
 if shown["l2"].nunique() > 1:
     ax_peak.set(xscale="log")
@@ -90,10 +90,7 @@ spread = (tuned["l2_low"], tuned["l2_high"])
 style.draw_series(ax_l2, tuned.index, tuned["l2"], style.BLUE, tuned["at_edge"], label, spread)
 extra = {key: tuned[key].to_numpy() for key in ("l2_torch", "l2_low", "l2_high", "l2_centre", "at_edge")}
 notebook.plot("b", "tuned", tuned.index, tuned["l2"], tuned["run_ids"].to_numpy(), **extra)
-at = shown[shown["l2"] == (wanted.at or shown["l2"].max())]
-at = at[(at["t_star"] > 0) & ~at["censored"]]
-name = "t_star" if wanted.reading == "within" else "t_argmax"
-(middle, low, high), *_ = mean_interval([np.log(at[name])]) if len(at) else [(0.0, np.nan, np.nan)]
+middle, low, high = read.get(wanted.at or (max(read) if read else None), (0.0, np.nan, np.nan))
 spread = (guessed["l2"] * np.exp(low - middle), guessed["l2"] * np.exp(high - middle))
 label = r"predicted, $\lambda = c/T$"
 style.draw_series(ax_l2, guessed.index, guessed["l2"], style.ORANGE, label=label, spread=spread)

@@ -13,9 +13,15 @@ PANELS = {
     "fig3": "abcdef",
     "fig4": "ab",
     "fig5": "abc",
+    "figS-autol2": "abc",
+    "figS-autol2-lr": "a",
     "figS-constant": "abc",
-    "figS-kernel": "ab",
+    "figS-fail": "abc",
+    "figS-init": "ab",
+    "figS-kernel": "abc",
     "figS-linear": "abc",
+    "figS-loss": "abc",
+    "figS-momentum": "abc",
     "figS-spectrum": "ab",
 }
 
@@ -29,11 +35,37 @@ def test_a_figure_has_its_panels_and_the_runs_behind_every_number(finished, name
     assert (finished.path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     table = rows_of(finished.out / f"{name}.csv")
     drawn = {row["panel"] for row in table}
-    assert set(PANELS[name]) - {"a"} <= drawn <= set(PANELS[name])  # so short a run may have no t* to draw
+    timed = {"figS-loss": "abc", "figS-init": "b"}.get(name, "a")  # so short a run may have no time to draw
+    assert set(PANELS[name]) - set(timed) <= drawn <= set(PANELS[name])
     assert {row["kind"] for row in table} <= {"points", "number"}
     listed = {run for row in table for run in row["run_ids"].split()}  # a number made of others has no run
     assert listed <= finished.records()
     assert listed or name in ("figS-constant", "figS-linear", "figS-spectrum")
+
+
+def test_the_collapse_shows_every_net_on_one_time(finished):
+    """C = η·S·λ·t/(1−μ) of each run's own record, accuracy and norm."""
+    rows = [row for row in rows_of(finished.out / "figS-collapse.csv") if row["kind"] == "points"]
+    assert {row["panel"] for row in rows} == {"accuracy", "norm"}
+    nets = {row["series"].split()[0] for row in rows}
+    assert nets == {"fig2ab", "fig2de", "fig3-plain", "fig3-norm"}
+    (last,) = [
+        row for row in rows_of(finished.out / "fig2ab" / "summary.csv") if row["lr"] == "0.15" and row["l2"] == "0.1"
+    ]
+    times = [float(row["x"]) for row in rows if row["run_ids"] == last["run_id"] and row["panel"] == "norm"]
+    assert max(times) == pytest.approx(0.15 * 0.1 * float(last["horizon_epochs"]))
+
+
+def test_every_claim_has_a_row_and_a_verdict(finished):
+    rows = rows_of(finished.out / "claims.csv")
+    assert [row["claim"] for row in rows] == [f"C{i}" for i in range(1, 21)]
+    known = {"reproduced", "not reproduced", "inconclusive", "not run at this scale"}
+    assert {row["verdict"] for row in rows} <= known
+    listed = {run for row in rows_of(finished.out / "claim_parts.csv") for run in row["run_ids"].split()}
+    assert listed <= finished.records()
+    page = (finished.out / "claims.md").read_text()
+    assert all(f"\n## {row['claim']}: {row['verdict']}\n" in page for row in rows)
+    assert all(f"| {row['claim']} |" in (finished.out / "results.md").read_text() for row in rows)
 
 
 def test_summaries_have_a_row_for_every_run_and_budget(finished):

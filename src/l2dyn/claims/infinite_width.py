@@ -29,6 +29,9 @@ def _slope_of_minimum(evidence: Evidence, criterion: dict) -> Part:
     window = law_window(above["l2"], above["slope"]) if len(above) > 2 else None
     region = f"inside [{criterion['slope_low']:g}, {criterion['slope_high']:g}]"
     wanted = f"{region} over at least {criterion['min_decades']:g} decades"
+    decades = math.log10(above["l2"].max() / above["l2"].min()) if len(above) > 2 else 0.0
+    if window is None and decades >= criterion["min_decades"]:  # of another power over the whole range
+        window = above["l2"].min(), above["l2"].max()
     if window is None:
         return Part(name, INCONCLUSIVE, what, wanted=wanted, why="no range of λ over which the slope is near −1")
     inside = above[(above["l2"] >= window[0]) & (above["l2"] <= window[1])]
@@ -88,8 +91,8 @@ def _deviation(evidence: Evidence, criterion: dict) -> Part:
             kept = (t >= max(theory["t"].iloc[0], 1.0)) & (t <= end * 1.1)  # until after it
             times = t[kept]
             curves.append(columns["train_loss"][kept])
-    if not curves:
-        return Part(name, INCONCLUSIVE, what, why="no records")
+    if not curves or times[-1] < end:
+        return Part(name, INCONCLUSIVE, what, why="no run reaches the time of the smallest loss")
     expected = np.exp(np.interp(np.log(times), np.log(theory["t"]), np.log(theory["loss"])))
     deviations = np.array(curves) / expected - 1
     mean = deviations.mean(axis=0)

@@ -1,13 +1,17 @@
 """The time to the peak against λ and η: claims C1, C2, the law's part of C17 and C18, and C19."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
 from l2dyn.claims.evidence import Evidence
 from l2dyn.claims.verdicts import INCONCLUSIVE, NOT_RUN, Part, ids_of, within
+from l2dyn.measures.peaks import FITTED_ERROR
 from l2dyn.measures.power_laws import fit_power_law
 from l2dyn.measures.regression import regress
 from l2dyn.measures.troughs import time_to_trough
+from l2dyn.runs.records import Record
 
 LAW = "exponent of t* in λ"
 
@@ -49,17 +53,17 @@ def c19(evidence: Evidence, criterion: dict) -> list[Part]:
     parts = []
     for name in ("fig2ab", "fig2de"):
         rows = evidence.trained(name)
-        rows = loss_minima(evidence, rows[rows["min_train_error"] <= 0.02]) if len(rows) else rows
+        rows = loss_minima(evidence.records, rows[rows["min_train_error"] <= FITTED_ERROR]) if len(rows) else rows
         parts.append(law_in_l2(evidence, name, criterion, rows, "exponent in λ of the time of the smallest loss"))
     return parts
 
 
-def loss_minima(evidence: Evidence, rows: pd.DataFrame) -> pd.DataFrame:
+def loss_minima(records: Mapping[str, Record], rows: pd.DataFrame) -> pd.DataFrame:
     """The rows whose records are there, with t_star and censored replaced by those of the smoothed training loss."""
     found = []
     for row in rows.to_dict("records"):
-        if row["run_id"] in evidence.records:
-            columns = evidence.records[row["run_id"]].prefix(int(row["horizon_steps"]))
+        if row["run_id"] in records:
+            columns = records[row["run_id"]].prefix(int(row["horizon_steps"]))
             time, censored = time_to_trough(columns["epoch"], columns["train_loss"], row["horizon_epochs"])
             if time > 0:
                 found.append(row | {"t_star": time, "censored": censored})
@@ -68,7 +72,7 @@ def loss_minima(evidence: Evidence, rows: pd.DataFrame) -> pd.DataFrame:
 
 def _law_in_both(evidence: Evidence, name: str, criterion: dict) -> list[Part]:
     rows, label = evidence.fitted(name), evidence.net(name)
-    if not len(evidence.runs(name)) or (len(rows) and rows["lr"].nunique() < 2):
+    if evidence.runs(name)["lr"].nunique() < 2:
         return [Part(label, NOT_RUN)]
     wanted = f"90 % interval inside [{criterion['slope_low']:g}, {criterion['slope_high']:g}]"
     basis = {"seeds": rows["seed"].nunique(), "run_ids": ids_of(rows)}

@@ -79,12 +79,15 @@ def plateau(evidence: Evidence, name: str, criterion: dict, column: str = BEST) 
     rows = rows[rows["lr"] == count.idxmax()]
     table = by_seed(rows, column)
     basis = {"seeds": len(table), "run_ids": ids_of(rows)}
+    if table.shape[1] < smallest + 1:
+        why = f"all {len(table)} seeds have {table.shape[1]} λ; {smallest + 1} are needed"
+        return [Part(one, INCONCLUSIVE, why=why, **basis) for one in names]
     means = table.mean()
     groups = dict(zip(table.columns, mean_interval([table[l2] for l2 in table.columns]), strict=True))
     deficits = {l2: means.max() - means[l2] for l2 in table.columns[:smallest]}
     worst = max(deficits, key=deficits.get)
     if len(table) > 1:
-        half = (groups[worst][2] - groups[worst][0]) / np.sqrt(2)  # of a difference of two such means
+        half = (groups[worst][2] - groups[worst][0]) * np.sqrt(2)  # of a difference of two such means
         low, high = deficits[worst] - half, deficits[worst] + half
     else:
         samples = evidence.experiment(name).data.test_samples
@@ -107,7 +110,7 @@ def _falling(name: str, table: pd.DataFrame, criterion: dict, basis: dict) -> Pa
         return Part(name, INCONCLUSIVE, what, wanted=wanted, **basis, why="fewer than three values above the plateau")
     fit = stats.linregress(x, y)
     half = float(stats.t.ppf(0.95, len(x) - 2)) * fit.stderr
-    verdict = within(fit.slope - half, fit.slope + half, at_most=criterion["max_trend_slope"])
+    verdict = within(fit.slope - half, fit.slope + half, at_most=criterion["max_trend_slope"], strict=True)
     return Part(name, verdict, what, float(fit.slope), fit.slope - half, fit.slope + half, wanted, **basis)
 
 
@@ -133,7 +136,7 @@ def interior_best(evidence: Evidence, name: str, criterion: dict, column: str = 
         for end in (table.columns[0], table.columns[-1])
     ]
     intervals = [t_interval(values) for values in gains]
-    verdict = all_of(within(low, high, at_least=criterion["min_gain"]) for _, low, high in intervals)
+    verdict = all_of(within(low, high, at_least=criterion["min_gain"], strict=True) for _, low, high in intervals)
     lesser = min(intervals)
     chosen = ", ".join(f"{l2:g}" for l2 in sorted(set(best.values())))
     ends = f"ends λ = {table.columns[0]:g} and {table.columns[-1]:g}, best {chosen}"
@@ -183,7 +186,7 @@ def _gain_over_nothing(evidence: Evidence, names: tuple[str, ...], criterion: di
                 chosen = {seed: table.drop(index=seed).mean().idxmax() for seed in shared}
                 gains = [table.loc[seed, chosen[seed]] - without[seed] for seed in shared]
                 mean, low, high = t_interval(gains)
-                verdict = within(low, high, at_least=criterion["min_gain"])
+                verdict = within(low, high, at_least=criterion["min_gain"], strict=True)
                 return Part(evidence.net(name), verdict, "", mean, low, high, seeds=len(shared), run_ids=ids_of(rows))
     ran = any(len(evidence.runs(name)) for name in names)
     return Part(evidence.net(names[0]), INCONCLUSIVE if ran else NOT_RUN)
@@ -220,15 +223,17 @@ def _range_over_rates(evidence: Evidence, name: str, criterion: dict) -> Part:
 
 
 def c16(evidence: Evidence, criterion: dict) -> list[Part]:
-    """The best accuracy does not depend on the scale of the initialization: equivalence at each λ, seeds pooled."""
+    """The best accuracy does not depend on the scale of the initialization: equivalence at each λ, past the peak."""
     names = [name for name in evidence.config.experiments if name.startswith("figS-init")]
+    trained = {name: evidence.trained(name) for name in names}
     tables = {
-        evidence.experiment(name).net.weight_std: by_seed(evidence.trained(name))
-        for name in names
-        if len(evidence.trained(name))
+        evidence.experiment(name).net.weight_std: by_seed(rows[~rows["censored"]])
+        for name, rows in trained.items()
+        if len(rows)
     }
     if not tables:
-        return [Part("scale of the initialization", NOT_RUN)]
+        ran = any(len(evidence.runs(name)) for name in names)
+        return [Part("scale of the initialization", INCONCLUSIVE if ran else NOT_RUN)]
     scales = sorted(tables)
     margin, ratio = criterion["equivalence_margin"], criterion["min_scale_ratio"]
     shared = sorted(set.intersection(*(set(table.columns) for table in tables.values())))
@@ -245,7 +250,7 @@ def c16(evidence: Evidence, criterion: dict) -> list[Part]:
     for l2 in shared:
         means = mean_interval([tables[scale][l2] for scale in scales])
         top, bottom = max(means), min(means)
-        half = np.hypot(top[2] - top[0], bottom[2] - bottom[0]) / 2
+        half = np.hypot(top[2] - top[0], bottom[2] - bottom[0])
         gap = top[0] - bottom[0]
         verdict = within(gap - half, gap + half, -margin, margin)
         why = "weight_std " + ", ".join(

@@ -10,7 +10,7 @@ from l2dyn.measures.regression import mean_interval
 
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 INCONCLUSIVE, NOT_RUN = "inconclusive", "not run at this scale"
-VERDICTS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NOT_RUN)
+REPORTED = "reported"  # of a part that decides nothing
 CONFIDENCE = 0.90  # of two-sided intervals; each of their ends is a one-sided bound at 0.95
 
 
@@ -39,17 +39,19 @@ class Part:
         return self.verdict in (REPRODUCED, NOT_REPRODUCED)
 
 
-def within(low: float, high: float, at_least: float = -math.inf, at_most: float = math.inf) -> str:
+def within(
+    low: float, high: float, at_least: float = -math.inf, at_most: float = math.inf, strict: bool = False
+) -> str:
     """The verdict on an interval: reproduced inside [at_least, at_most], not reproduced outside, else inconclusive.
 
-    An interval that is not known (nan) decides nothing.
+    An interval that is not known (nan) decides nothing. strict: its ends are not allowed.
 
     >>> within(-1.1, -0.9, -1.15, -0.85), within(-1.3, -1.2, -1.15, -0.85), within(-1.2, -0.9, -1.15, -0.85)
     ('reproduced', 'not reproduced', 'inconclusive')
     """
     if math.isnan(low) or math.isnan(high):
         return INCONCLUSIVE
-    if at_least <= low and high <= at_most:
+    if at_least <= low and high <= at_most and not (strict and (low == at_least or high == at_most)):
         return REPRODUCED
     return NOT_REPRODUCED if high < at_least or low > at_most else INCONCLUSIVE
 

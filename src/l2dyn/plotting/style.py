@@ -113,9 +113,12 @@ def with_units(label: str, units: str) -> str:
 
 
 def log_axis_of_l2(ax: Axes, units: str = "torch") -> None:
-    """λ on a logarithmic x-axis, labelled at powers of ten only: less than a decade would crowd it."""
+    """λ on a logarithmic x-axis, labelled at powers of ten where there are two of them, else at 1, 2 and 5."""
     ax.set(xscale="log", xlabel=with_units(r"L2 coefficient $\lambda$", units))
     ax.xaxis.set_minor_formatter(NullFormatter())
+    low, high = (np.log10(value) for value in ax.get_xlim())
+    if np.floor(high) - np.ceil(low) < 1:
+        label_short_log_axis(ax.xaxis)
 
 
 def label_short_log_axis(axis: Axis) -> None:

@@ -62,6 +62,8 @@ def read_claims(path: Path | None = None) -> list[ClaimSpec]:
         entries = YAML(typ="safe").load(path)["claims"]
     except (OSError, YAMLError, KeyError, TypeError) as error:
         raise UserError(f"{path}: cannot be read ({type(error).__name__})") from None
+    if not isinstance(entries, list):
+        raise UserError(f"{path}: claims: a list is wanted")
     found = []
     for number, entry in enumerate(entries):
         try:
