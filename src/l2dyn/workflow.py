@@ -230,14 +230,12 @@ class Workflow:
 
     def claims_key(self) -> str:
         """Of the claims besides their inputs: what the paper claims, how that is judged, the experiments."""
-        text = (shipped_folder() / "claims.yaml").read_bytes()
         experiments = {name: to_dict(experiment) for name, experiment in self.config.experiments.items()}
-        return _hash([hashlib.sha256(text).hexdigest(), experiments, code_key("l2dyn.tables.claims")])
+        return _hash([_content("claims.yaml"), experiments, code_key("l2dyn.tables.claims")])
 
     def results_key(self) -> str:
         """Of results.md besides its inputs."""
-        remarks = (shipped_folder() / "remarks.yaml").read_bytes()
-        return _hash([hashlib.sha256(remarks).hexdigest(), code_key("l2dyn.tables.results")])
+        return _hash([_content("remarks.yaml"), code_key("l2dyn.tables.results")])
 
     # the report
 
@@ -324,6 +322,12 @@ class Workflow:
         part = self._slices[experiment].get(name)
         finished = Finished(self.cache, self.shelf)
         return [task for task in (part.tasks if part else ()) if not finished.serves(task.run_id, task.steps)]
+
+
+def _content(name: str) -> str:
+    """Hash of a file in paper_results/, "" where there is none (its rule says so)."""
+    path = shipped_folder() / name
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def _header(path: Path) -> str:

@@ -2,8 +2,12 @@
 
 import pytest
 
+from l2dyn.claims.evidence import Evidence
+from l2dyn.claims.verdicts import Part
+from l2dyn.errors import UserError
+from l2dyn.tables.claims import judge, read_claims, write_claims
 from l2dyn.tables.csv_files import write_csv
-from l2dyn.tables.results import write_results
+from l2dyn.tables.results import remarks_on, write_results
 from l2dyn.tables.summary import write_summary
 
 COLUMNS = ("panel", "series", "kind", "x", "y", "low", "high")
@@ -23,8 +27,33 @@ def page(tiny, plan_of, tmp_path):
     first = [a | {"status": "finished"}, a | {"status": "finished"}, b | {"status": "short"}, c | {"status": "missing"}]
     write_summary(tmp_path / "first" / "summary.csv", first)
     write_summary(tmp_path / "budget" / "summary.csv", [b | {"status": "diverged"}])
+    claims = read_claims()
+    judged = judge(claims, Evidence("tiny", plan_of(tiny).scale, {}, {}, {}))
+    c8 = Part("8 epochs", "reproduced", "tuned over predicted λ", 1.5, 1.0, 2.0, seeds=3, run_ids=("a", "b"))
+    write_claims(claims, judged | {"C8": [c8]}, tmp_path / "claims.csv", tmp_path / "claim_parts.csv")
     write_results(plan_of(tiny), tmp_path, tmp_path / "results.md")
     return (tmp_path / "results.md").read_text()
+
+
+def test_claims_come_first_with_verdicts_and_the_papers_numbers(page):
+    assert page.index("## Claims") < page.index("## The paper's numbers and ours") < page.index("## fig2")
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| C")]
+    verdicts = {row[0].removeprefix("| "): row[2:4] for row in rows if len(row) == 5}
+    assert verdicts["C8"] == ["reproduced", "3"]
+    assert verdicts["C1"] == ["not run at this scale", "0"]
+    assert "| C8 | within a factor 10 | 8 epochs: 1.5 [1, 2] |" in page
+    assert "| C9 | c = 0.0066 epochs, which is C = 1.29 | not measured at this scale |" in page
+
+
+def test_remarks_are_by_scale_and_claim(tmp_path):
+    path = tmp_path / "remarks.yaml"
+    path.write_text("all: {C1: everywhere, C2: everywhere}\ntiny: {C2: here}\n")
+    assert remarks_on("tiny", path) == {"C1": "everywhere", "C2": "here"}
+    assert remarks_on("quick", path) == {"C1": "everywhere", "C2": "everywhere"}
+    for text, words in (("all: {C99: no}", "C99: no claim"), ("- a", "cannot be read"), ("all: [a]", "cannot be read")):
+        path.write_text(text)
+        with pytest.raises(UserError, match=words):
+            remarks_on("tiny", path)
 
 
 def test_numbers_stand_below_their_figure(page):
