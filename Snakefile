@@ -11,9 +11,10 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
 from l2dyn.errors import UserError
-from l2dyn.workflow import Workflow
+from l2dyn.workflow import Workflow, check_executor
 
 try:
+    check_executor(sys.argv)
     flow = Workflow(config)
 except UserError as error:
     sys.exit(f"l2dyn: {error}")
@@ -28,14 +29,19 @@ wildcard_constraints:
     **flow.patterns(),
 
 
+# on a cluster everything but training runs where the call was made: seconds each
 localrules:
     all,
     figures,
     data,
     recorded,
     select_l2,
-    publish,
+    summarize,
+    theory,
+    claims,
     results,
+    figure,
+    publish,
 
 
 rule all:

@@ -4,7 +4,8 @@
 
 The paper's FC grid goes up to η = 50. Each η is trained as it stands (lr = η) and as the authors' Wide ResNet code
 would read it (lr = η/10, l2dyn.specs.units), without L2, on 512 samples as one batch: whether it diverges, and how
-much of the training set the net fits within the steps. `fits`: its training error falls below 0.5 %.
+much of the training set the net fits within the steps. `fits`: its training error falls below 0.5 %. How weights are
+parameterized is a third unknown: the library that the authors used scales them in the forward pass (ntk).
 """
 
 import math
@@ -31,13 +32,14 @@ def main() -> None:
     parser.add_argument("--data", default="mnist", help="mnist (set L2DYN_DATA) or digits")
     parser.add_argument("--width", type=int, default=2048)
     parser.add_argument("--samples", type=int, default=512)
+    parser.add_argument("--parameterization", choices=["standard", "ntk"], default="standard")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--rates", type=float, nargs="+", default=RATES)
     parser.add_argument("--arrays", type=common.Path, help="prepared data (default: below the results folder)")
     options = parser.parse_args()
     common.prepare(options)
     data = DataSpec(name=options.data, train_samples=options.samples, test_samples=100)
-    net = FullyConnectedSpec(hidden_layers=3, width=options.width)
+    net = FullyConnectedSpec(hidden_layers=3, width=options.width, parameterization=options.parameterization)
     lrs = sorted({to_torch(units, 10, lr=eta)[0] for eta in options.rates for units in ("torch", "authors")})
     specs = {lr: RunSpec(net=net, data=data, lr=lr, l2=0.0) for lr in lrs}
     grid = EvaluationGrid(every_epochs=max(1.0, options.steps // 20))

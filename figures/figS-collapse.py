@@ -13,13 +13,14 @@
 # %% [markdown]
 # # Figure S-collapse: the law at one glance
 #
-# Every net of figures 2 and 3, every η and λ, against the dimensionless time C = η·S·λ·t/(1−μ) (S steps an epoch,
-# momentum μ). Left: test accuracy; right: the norm of all parameters over its initial value. If t* ∝ 1/(ηλ), the peaks
-# of a net lie above each other, whatever η and λ.
+# Every net of figures 2 and 3, every η and λ at which it fits its training set, against the dimensionless time
+# C = η·S·λ·t/(1−μ) (S steps an epoch, momentum μ). Left: test accuracy; right: the norm of all parameters over its
+# initial value. If t* ∝ 1/(ηλ), the peaks of a net lie above each other, whatever η and λ.
 
 # %%
 import numpy as np
 
+from l2dyn.measures.peaks import FITTED_ERROR
 from l2dyn.plotting import style
 from l2dyn.plotting.notebook import FigureNotebook
 
@@ -34,6 +35,7 @@ for number, name in enumerate(names):
     summary = notebook.summary(name)
     summaries.append(summary)
     runs = summary[(summary["l2"] > 0) & (summary["status"] == "finished")]
+    runs = runs[runs["min_train_error"] <= FITTED_ERROR]
     colors = style.learning_rate_colors(runs["l2"])
     for row in runs.sort_values("l2").itertuples():
         columns, spec = notebook.record(row), notebook.runs[row.run_id].spec
@@ -46,7 +48,7 @@ for number, name in enumerate(names):
         series = f"{name} lr={row.lr:g} l2={row.l2:g} seed={row.seed}"
         notebook.plot("accuracy", series, C[kept], columns["test_accuracy"][kept], row.run_id)
         notebook.plot("norm", series, C[kept], norm[kept], row.run_id)
-    known = runs[(runs["C"] > 0) & ~runs["censored"] & (runs["min_train_error"] <= 0.02)]
+    known = runs[(runs["C"] > 0) & ~runs["censored"]]
     if len(known):
         low, middle, high = np.exp(np.quantile(np.log(known["C"]), [0.1, 0.5, 0.9]))
         ax_accuracy.axvspan(low, high, color=style.ORANGE, alpha=0.15, linewidth=0)
@@ -57,7 +59,7 @@ for number, name in enumerate(names):
     ax_accuracy.set(xscale="log", ylabel="test accuracy")
     ax_norm.set(xscale="log", yscale="log", ylabel=r"$\|\theta\| / \|\theta_0\|$")
     ax_accuracy.set_title(notebook.net(name), loc="left", fontsize=style.SMALL)
-    ax_accuracy.legend(loc="upper left")
+    ax_accuracy.legend(loc="lower right", frameon=True, framealpha=0.85, edgecolor="none")
 for ax in axes[-2:]:
     ax.set(xlabel=r"$C = \eta S \lambda t / (1 - \mu)$")
 

@@ -8,8 +8,10 @@ runs are known once the checkpoint `select_l2` has written their l2.json, and th
 import ast
 import functools
 import hashlib
+import itertools
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -324,6 +326,33 @@ class Workflow:
         return [task for task in (part.tasks if part else ()) if not finished.serves(task.run_id, task.steps)]
 
 
+def check_executor(arguments: list[str]) -> None:
+    """Raise UserError where jobs are to go through Slurm and this machine has none, before any of them is tried.
+
+    arguments: of the snakemake call. Dry runs need no Slurm.
+    """
+    dry = {"-n", "--dry-run", "--dryrun", "--lint", "--report", "--unlock", "--dag", "--rulegraph", "--summary"}
+    if dry & set(arguments) or not _through_slurm(arguments):
+        return
+    missing = [name for name in ("sbatch", "sacct") if shutil.which(name) is None]
+    if "sbatch" in missing:
+        raise UserError("--profile slurm: no sbatch on this machine; call it on a login node of a Slurm cluster")
+    if missing:
+        raise UserError(
+            "--profile slurm: no program sacct, which the executor needs; slurm/config.yaml says what helps"
+        )
+
+
+def _through_slurm(arguments: list[str]) -> bool:
+    """Whether a snakemake call names the executor slurm, itself or by a profile found here."""
+    given = dict(itertools.pairwise(arguments))
+    given |= dict(a.split("=", 1) for a in arguments if a.startswith("--") and "=" in a)
+    if "slurm" in (given.get("--executor"), given.get("-e")):
+        return True
+    profile = Path(given.get("--profile", os.environ.get("SNAKEMAKE_PROFILE", "")) or "nowhere") / "config.yaml"
+    return profile.is_file() and "\nexecutor: slurm\n" in "\n" + profile.read_text(encoding="utf-8")
+
+
 def _content(name: str) -> str:
     """Hash of a file in paper_results/, "" where there is none (its rule says so)."""
     path = shipped_folder() / name
@@ -379,6 +408,9 @@ def _hash(parts) -> str:
 
 def _check_usable(results: Path) -> None:
     """Refuse a results folder that cannot be written or whose name Snakemake cannot carry; changes nothing."""
+    if not os.access(".", os.W_OK | os.X_OK):
+        call = f"cd FOLDER && snakemake --snakefile '{ROOT / 'Snakefile'}' …"
+        raise UserError(f"{Path.cwd()}: cannot be written; call from a folder that can: {call}")
     if set("{}") & set(str(results)):
         raise UserError(f"{results}: Snakemake cannot write to a path with braces; set L2DYN_RESULTS to another folder")
     held = next((path for path in (results, *results.absolute().parents) if path.exists()), Path("/"))

@@ -1,6 +1,7 @@
 # Training: one job is one slice of an experiment's runs, and its output their bundle. Finished runs lie in the cache
 # too, from the moment they finish, so that a failed job loses none; `update` keeps the bundle that a rerun fails to
-# replace. No params, and inputs are ancient: nothing but another slice, or a lost bundle, starts a job.
+# replace. No params, and inputs are ancient: nothing but another slice, or a lost bundle, starts a job. Under Slurm the
+# job stops with a checkpoint before its time is up and exits 75; `retries` then submit it again.
 
 
 rule train:
@@ -23,12 +24,14 @@ rule train:
         flow.conda
     threads: flow.threads
     resources:
+        attempt=lambda wildcards, attempt: attempt,
         gpu=lambda wildcards: flow.gpus(**wildcards),
         runtime=lambda wildcards: flow.runtime_minutes(**wildcards),
     message:
         "{wildcards.experiment}: training slice {wildcards.part} of {wildcards.parts}"
     shell:
-        '"$L2DYN_PYTHON" -m l2dyn train $L2DYN_OPTIONS --experiment {wildcards.experiment}'
+        "L2DYN_RUNTIME_MINUTES={resources.runtime} L2DYN_ATTEMPT={resources.attempt}"
+        ' "$L2DYN_PYTHON" -m l2dyn train $L2DYN_OPTIONS --experiment {wildcards.experiment}'
         " --slice {wildcards.part}/{wildcards.parts} --owned --threads {threads}"
         " --output {output:q} --log {log:q} --bundles {input.held:q}"
 

@@ -53,6 +53,7 @@ def add_to(commands: Commands) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    from l2dyn.training.attempts import limit_under_slurm, refuse_a_fault
     from l2dyn.training.job import Deadline, train
 
     plan = plan_of(arguments)
@@ -70,12 +71,13 @@ def _train(arguments: argparse.Namespace) -> int:
         )
     part = plan.slice(arguments.experiment, *arguments.slice, owned_only=arguments.owned)
     finished = finished_of(plan, arguments.experiment, arguments.bundles or ())
+    refuse_a_fault(finished.cache, part)
     outcome = train(
         list(part.tasks),
         finished,
         device=plan.scale.device,
         threads=threads_of(arguments, plan),
-        deadline=Deadline(arguments.time_limit),
+        deadline=Deadline(arguments.time_limit or limit_under_slurm()),
         data_dir=plan.scale.data_dir,
         bar=arguments.log is None and sys.stderr.isatty(),
     )

@@ -11,13 +11,30 @@ from l2dyn.errors import UserError
 Split = tuple[np.ndarray, np.ndarray]  # images [n, height, width, channels], labels [n]
 
 
+PARQUET = ("cifar10", "cifar10/plain_text", "plain_text", "cifar10/data", ".")
+PICKLES = ("cifar-10-batches-py", "cifar10/cifar-10-batches-py")
+
+
 def read(data_dir: str | None) -> tuple[Split, Split]:
-    """(training, test) split from `data_dir`/cifar10/*.parquet, else through torchvision. Raises UserError."""
-    folder = Path(data_dir) / "cifar10" if data_dir else None
-    if folder and folder.is_dir():
-        return _parquet_split(folder, "train"), _parquet_split(folder, "test")
-    splits = torchvision_splits("CIFAR10", data_dir, folder="cifar10 or cifar-10-batches-py")
-    train, test = ((split.data, np.asarray(split.targets)) for split in splits)
+    """(training, test) split from `data_dir`, or downloaded.
+
+    `data_dir` holds the Parquet files of uoft-cs/cifar10, in one of the folders PARQUET, or what torchvision leaves:
+    one of PICKLES. Raises UserError: none of them, a file that is missing or damaged, no network.
+    """
+    if data_dir is None:
+        return _of_torchvision(None)
+    for name in PARQUET:
+        if any((Path(data_dir) / name).glob("train-*.parquet")):
+            return _parquet_split(Path(data_dir) / name, "train"), _parquet_split(Path(data_dir) / name, "test")
+    for name in PICKLES:
+        if (folder := Path(data_dir) / name).is_dir():
+            return _of_torchvision(str(folder.parent))
+    looked = ", ".join((*(f"{name}/train-*.parquet" for name in PARQUET), *PICKLES))
+    raise UserError(f"{data_dir}: data_dir holds no CIFAR-10; looked for {looked}")
+
+
+def _of_torchvision(data_dir: str | None) -> tuple[Split, Split]:
+    train, test = ((split.data, np.asarray(split.targets)) for split in torchvision_splits("CIFAR10", data_dir))
     return train, test
 
 

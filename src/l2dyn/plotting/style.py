@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Sequence
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
@@ -21,7 +22,10 @@ NEUTRAL = "0.35"
 
 
 def use_style() -> None:
-    """Set the style for every figure drawn after this."""
+    """Set the style for every figure drawn after this, whatever the user's matplotlibrc says."""
+    backend = matplotlib.get_backend()
+    matplotlib.rcdefaults()
+    plt.switch_backend(backend)
     sns.set_theme(
         context="paper",
         style="ticks",

@@ -53,8 +53,13 @@ class Cache:
             return None
         return record if record.numerics_version >= NUMERICS_VERSION else None
 
-    def save(self, record: Record) -> None:
-        """Store a record, atomically, unless the one there serves more. Raises UserError when it cannot be written."""
+    def save(self, record: Record) -> bool:
+        """Store a record, atomically; False where the one there is of a newer numerics version or serves as much.
+
+        Raises UserError when it cannot be written.
+        """
         held = self.load(record.run_id)
-        if held is None or record.reach > held.reach:
-            write_records(self.path(record.run_id), [record])
+        if held is not None and (record.numerics_version, record.reach) <= (held.numerics_version, held.reach):
+            return False
+        write_records(self.path(record.run_id), [record])
+        return True

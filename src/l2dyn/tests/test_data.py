@@ -114,6 +114,36 @@ def test_mnist_from_a_folder(small_mnist, tmp_path):
         np.testing.assert_array_equal(arrays[key], expected[key])
 
 
+@pytest.mark.parametrize("layout", ["MNIST/raw", "MNIST", "mnist", "raw", "."])
+@pytest.mark.parametrize("named", ["{}", "{}.gz", "dotted", "dotted.gz"])
+def test_mnist_lies_as_people_have_it(small_mnist, tmp_path, layout, named):
+    """Packed or not, in torchvision's folders or flat, as train-images-idx3-ubyte or train-images.idx3-ubyte."""
+    folder, expected = small_mnist
+    target = tmp_path / "own" / layout
+    target.mkdir(parents=True)
+    for path in (folder / "MNIST" / "raw").iterdir():
+        name = path.name.replace("-idx", ".idx") if "dotted" in named else path.name
+        content = path.read_bytes()
+        if named.endswith(".gz"):
+            (target / f"{name}.gz").write_bytes(gzip.compress(content))
+        else:
+            (target / name).write_bytes(content)
+    arrays = data.load("mnist", tmp_path / "mnist.npz", str(tmp_path / "own"))
+    for key in data.ARRAYS:
+        np.testing.assert_array_equal(arrays[key], expected[key])
+
+
+def test_a_damaged_packed_file_of_mnist(small_mnist, tmp_path):
+    folder, _ = small_mnist
+    path = folder / "MNIST" / "raw" / "train-labels-idx1-ubyte"
+    packed = gzip.compress(path.read_bytes())
+    path.unlink()
+    for harmed in (packed[:-9], packed[:30], b"no gzip"):
+        path.with_name(path.name + ".gz").write_bytes(harmed)
+        with pytest.raises(UserError, match=r"labels-idx1-ubyte\.gz: a file of MNIST is damaged"):
+            data.prepare("mnist", tmp_path / "x.npz", str(folder))
+
+
 def test_facts_are_what_an_entry_of_data_sets_says(digits, small_mnist):
     """Of a data set as its source gives it, whatever its checksum is said to be."""
     known = DATA_SETS["digits"]
@@ -138,7 +168,7 @@ def test_a_folder_without_mnist(tmp_path):
 def test_a_missing_file_of_mnist(small_mnist, tmp_path):
     folder, _ = small_mnist
     (folder / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").unlink()
-    with pytest.raises(UserError, match="missing or damaged"):
+    with pytest.raises(UserError, match="holds no t10k-labels-idx1-ubyte"):
         data.prepare("mnist", tmp_path / "x.npz", str(folder))
 
 
@@ -151,9 +181,11 @@ def test_a_damaged_file_of_mnist(small_mnist, tmp_path):
     with pytest.raises(UserError, match="checksum") as caught:
         data.prepare("mnist", tmp_path / "x.npz", str(folder))
     assert str(folder) in str(caught.value)
-    path.write_bytes(content[:900])
-    with pytest.raises(UserError, match="missing or damaged"):
-        data.prepare("mnist", tmp_path / "x.npz", str(folder))
+    for harmed in (content[:900], b"", content[:2], b"<html>" + content, content[:3] + b"\xff"):
+        path.write_bytes(harmed)
+        with pytest.raises(UserError, match="damaged") as caught:
+            data.prepare("mnist", tmp_path / "x.npz", str(folder))
+        assert str(path) in str(caught.value)
     assert not (tmp_path / "x.npz").exists()
 
 

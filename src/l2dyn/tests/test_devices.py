@@ -110,9 +110,17 @@ def test_a_job_says_which_gpu_it_took(two_gpus, tmp_path, caplog):
     assert "GPU 1 of 2: an accelerator, b" in caplog.text
 
 
-def test_under_slurm_nothing_is_locked(two_gpus, tmp_path, monkeypatch, caplog):
+def test_jobs_that_share_a_slurm_allocation_take_different_gpus(two_gpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    with locked(["7f3a"], lambda: True, tmp_path), devices.taken_device("cuda", lambda: True):
+        pass
+    assert two_gpus == [1]
+
+
+def test_the_only_gpu_that_slurm_gave_is_not_locked(two_gpus, tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO")
     monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with devices.taken_device("cuda", lambda: True):
         assert not list(tmp_path.iterdir())
     assert "Slurm gave: an accelerator, 7f3a" in caplog.text

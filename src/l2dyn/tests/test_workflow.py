@@ -86,6 +86,32 @@ print(json.dumps([name for name in heavy if name in sys.modules]))
 """
 
 
+@pytest.mark.parametrize(
+    ("arguments", "program", "refused"),
+    [
+        ("--profile slurm", "", "no sbatch on this machine"),
+        ("--profile=slurm", "", "no sbatch on this machine"),
+        ("--executor slurm all", "", "no sbatch on this machine"),
+        ("--profile slurm", "sbatch", "no program sacct"),
+        ("--profile slurm", "sbatch sacct", None),
+        ("--profile slurm -n", "", None),
+        ("--cores 2 figures", "", None),
+        ("--profile default", "", None),
+    ],
+)
+def test_without_slurm_the_call_ends_before_any_job(tmp_path, monkeypatch, arguments, program, refused):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in program.split():
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    if refused is None:
+        check_executor(["snakemake", *arguments.split()])
+        return
+    with pytest.raises(UserError, match=refused):
+        check_executor(["snakemake", *arguments.split()])
+
+
 def test_the_snakefile_loads_little_and_changes_nothing(workplace, make_record):
     flow = Workflow(TINY)
     first, *_, last = flow.plan.tasks("first")

@@ -47,15 +47,16 @@ def limit_threads(wanted: int) -> None:
 def taken_device(device: str, stop: Callable[[], bool]) -> Iterator[str]:
     """Hold a device for a job and say which; afterwards "cuda" means the GPU taken.
 
-    A GPU is locked on this machine, for all users, until the job ends in whatever way. Under Slurm nothing is locked:
-    CUDA_VISIBLE_DEVICES holds what the job was given. Raises NoDevice when `stop` says so while all are taken.
+    Where several GPUs are visible, one of them is locked on this machine, for all users, until the job ends in whatever
+    way: also inside a Slurm allocation of several, in which more than one job may run. A single GPU that Slurm gave is
+    this job's own. Raises NoDevice when `stop` says so while all are taken.
     """
     if device != "cuda":
         yield device
         return
     visible = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-    if "SLURM_JOB_ID" in os.environ:
-        log.info("GPU 0 of those that Slurm gave: %s, %s", visible[0].name, visible[0].uuid)
+    if "SLURM_JOB_ID" in os.environ and len(visible) == 1:
+        log.info("the GPU that Slurm gave: %s, %s", visible[0].name, visible[0].uuid)
         yield device
         return
     with locked([str(gpu.uuid) for gpu in visible], stop) as index:

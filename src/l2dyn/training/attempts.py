@@ -1,0 +1,61 @@
+"""A training job under Slurm: how long it may take, and when trying it again is of no use."""
+
+import hashlib
+import json
+import os
+import time
+
+from l2dyn.errors import UserError
+from l2dyn.files import write_atomically
+from l2dyn.runs.cache import Cache
+from l2dyn.runs.plan import Slice
+from l2dyn.training.checkpoint import headers
+
+MARGIN_S = 60.0  # for the last checkpoint and for Snakemake, which starts before the job's own process
+
+
+def limit_under_slurm(environment=os.environ) -> float | None:
+    """Seconds until a job must stop by itself, None outside Slurm.
+
+    What Slurm says of the job's end counts, else the minutes that the rule asked for; less a margin.
+    """
+    if "SLURM_JOB_ID" not in environment:
+        return None
+    if end := environment.get("SLURM_JOB_END_TIME"):
+        left = float(end) - time.time()
+    elif minutes := environment.get("L2DYN_RUNTIME_MINUTES"):
+        left = 60.0 * float(minutes)
+    else:
+        return None
+    return max(left - min(MARGIN_S, 0.2 * left), 1.0)
+
+
+def refuse_a_fault(cache: Cache, part: Slice, environment=os.environ) -> None:
+    """Raise UserError where Snakemake tries a job for the third time and nothing has come of two.
+
+    A job that stopped at its time limit has a newer checkpoint or more finished runs than at its start, and goes on for
+    as many attempts as it takes. What was there at the start of each attempt is noted beside the checkpoints.
+    """
+    attempt = int(environment.get("L2DYN_ATTEMPT", "0"))
+    if attempt == 0:
+        return
+    path = cache.checkpoints / f"{part.key}.attempts"
+    try:
+        earlier = json.loads(path.read_text()) if attempt > 1 else []
+    except (OSError, ValueError):
+        earlier = []
+    now = _progress(cache, part)
+    if len(earlier) >= 2 and earlier[-1] == earlier[-2] == now:
+        raise UserError(
+            f"{part.experiment} {part.name}: failed twice without a newer checkpoint, which is no time limit; "
+            "not tried again in this call, see its log"
+        )
+    write_atomically(path, json.dumps([*earlier, now]).encode())
+
+
+def _progress(cache: Cache, part: Slice) -> str:
+    """Hash of what there is of a slice: finished runs, and the steps of its checkpoints."""
+    ids = {task.run_id for task in part.tasks}
+    done = sorted(run_id for run_id in ids if cache.path(run_id).exists())
+    begun = sorted((header.step, header.run_ids) for header in headers(cache.checkpoints) if ids & set(header.run_ids))
+    return hashlib.sha256(json.dumps([done, begun]).encode()).hexdigest()[:16]
