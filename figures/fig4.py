@@ -76,7 +76,7 @@ if len(shown):
     ax_peak.legend(loc="upper left", frameon=True, framealpha=0.85, edgecolor="none")
 ax_peak.set(xlabel=style.with_units(r"$t \cdot \lambda$ (epochs)", units), ylabel="test accuracy")
 if shown["l2"].nunique() > 1:
-    ax_peak.set(xscale="log")
+    ax_peak.set(xscale="log", xlim=(end / 3e4, None))  # room for the legend
 else:
     style.cut_early(ax_peak)
 

@@ -11,7 +11,7 @@ from checkout import ROOT
 
 pytestmark = pytest.mark.slow  # they need the whole smoke scale
 
-PAGES = ("README.md", "CONTRIBUTING.md", "config/README.md", "docs/theory.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "config/README.md", "docs/theory.md", "docs/cluster.md")
 INSTEAD = {  # what would take hours, or install a second time: the same, so that it only says what it would do
     "make figures": "make figures SCALE=smoke",
     "make test": "make --dry-run test",
@@ -40,6 +40,15 @@ INSTEAD = {  # what would take hours, or install a second time: the same, so tha
     ),
     "pytest tests/test_repository.py": "python -m pytest --version",  # the copy is no checkout of git
     "cp results/quick/*.png docs/gallery/": "cp results/smoke/*.png docs/gallery/",
+    "make report": "make --dry-run report",
+    "cp -r slurm ~/.config/snakemake/mycluster": "cp -r slurm mycluster",
+    "snakemake --profile mycluster": "snakemake --profile slurm --dry-run",
+    "l2dyn train --scale gpu --experiment fig4a --slice 1/3 --time-limit 50m": "python -m l2dyn train --help",
+    "l2dyn export --scale gpu runs.parquet": "python -m l2dyn export --scale smoke runs.parquet",
+    "l2dyn import runs.parquet": "python -m l2dyn import --help",
+    "cp -a": "cp --version",
+    "python benchmarks/units.py": "python benchmarks/units.py --help",
+    "snakemake --executor kubernetes --default-storage-provider s3 …": "python -m snakemake --version",
     "l2dyn homogeneity": "python -m l2dyn homogeneity --steps 1",
 }
 PROGRAMS = ("make", "pytest", "snakemake", "l2dyn", "python", ".ci/run", ".venv/bin/pytest", "cp", "mamba", "conda")
