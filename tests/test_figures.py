@@ -120,6 +120,15 @@ def test_notebooks_run_in_jupyter(finished, tmp_path):
         assert "image/png" in output.read_text()
 
 
+def test_the_users_own_matplotlibrc_changes_nothing(finished, tmp_path):
+    """LaTeX without LaTeX, another box, other fonts: our style alone decides."""
+    checkout = finished.copy_to(tmp_path / "own")
+    (checkout.path / "matplotlibrc").write_text("text.usetex: True\nsavefig.bbox: tight\nfont.size: 20\n")
+    before = (checkout.out / "fig4.png").read_bytes()
+    checkout.snakemake("results/smoke/fig4.png", "--forcerun", "results/smoke/fig4.png")
+    assert (checkout.out / "fig4.png").read_bytes() == before
+
+
 def test_a_notebook_that_lacks_its_runs_says_what_to_do(fresh):
     done = fresh.run(
         sys.executable,

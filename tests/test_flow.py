@@ -1,14 +1,17 @@
 """The DAG from end to end: what runs, what does not run again, what comes back after a loss, what a fault says."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
-from checkout import damage, flip_in_columns, jobs_of, lines_of_users, nothing_to_do
+from checkout import Checkout, damage, flip_in_columns, jobs_of, lines_of_users, needs, nothing_to_do
 
 SLOW = pytest.mark.slow  # the whole of what the others show in part
-MADE_BELOW_TRAINING = ("summarize", "select_l2", "theory", "figure", "publish", "results")
+MADE_BELOW_TRAINING = ("summarize", "select_l2", "theory", "figure", "publish", "claims", "results")
 
 
 def made(done) -> dict[str, int]:
@@ -152,7 +155,8 @@ def test_one_more_l2_trains_only_the_new_runs(tiny):
         pytest.param("src/l2dyn/measures/power_laws.py", "float = 0.90", "float = 0.80", {"figure"}, marks=SLOW),
         pytest.param("src/l2dyn/plotting/style.py", "TEXT_WIDTH = 5.5", "TEXT_WIDTH = 5.0", {"figure"}, marks=SLOW),
         ("src/l2dyn/theory/modes.py", '"""', '"""  ', {"theory"}),
-        ("src/l2dyn/tables/results.py", "SHOWN = 4", "SHOWN = 3", {"results"}),
+        ("src/l2dyn/tables/markdown.py", "SHOWN = 4", "SHOWN = 3", {"claims", "results"}),
+        pytest.param("src/l2dyn/claims/laws.py", '"""', '"""  ', {"claims"}, marks=SLOW),
     ],
 )
 def test_a_changed_analysis_module_redoes_what_rests_on_it_and_trains_nothing(tiny, name, old, new, redone):
@@ -205,6 +209,44 @@ def test_each_scale_keeps_its_own_figure(tiny):
 
 
 @SLOW
+def test_a_copy_without_file_times_trains_nothing(tiny, tmp_path):
+    """`cp -r`, not `cp -a`: tables and figures may be made anew, no run is."""
+    subprocess.run(["cp", "-r", str(tiny.path), str(tmp_path / "copied")], check=True)
+    copied = Checkout(tmp_path / "copied", tiny.scale, dict(tiny.env))
+    assert "train" not in jobs_of(copied.run(*copied.command("all", "--dry-run")))
+
+
+def test_a_read_only_checkout_is_used_from_another_folder(pristine, tmp_path):
+    """As an unprivileged user: in the checkout one line says what to do, and what it says works."""
+    needs(os.geteuid() == 0, "dropping to another user needs root")
+    checkout = pristine.copy_to(tmp_path / "readonly")
+    subprocess.run(["chmod", "-R", "a+rX,a-w", str(checkout.path)], check=True)
+    for folder in (tmp_path, *tmp_path.parents):
+        if str(folder).startswith("/tmp/"):
+            folder.chmod(0o755)
+    work = tmp_path / "work"
+    work.mkdir(mode=0o777)
+    work.chmod(0o777)
+    env = checkout.environment(HOME=str(work))
+
+    def call(cwd, *arguments):
+        command = [sys.executable, "-B", "-m", "snakemake", "--cores", "2", *arguments, "--config", "scale=tiny"]
+        return subprocess.run(
+            command, cwd=cwd, env=env, user=65534, group=65534, extra_groups=[], capture_output=True, text=True
+        )
+
+    here = call(checkout.path, "figures/fig2.pdf")
+    assert here.returncode != 0
+    assert (
+        len([line for line in here.stderr.splitlines() if "cannot be written; call from a folder that can" in line])
+        == 1
+    )
+    assert "Traceback" not in here.stderr
+    there = call(work, "results/tiny/theory/modes.csv", "--snakefile", str(checkout.path / "Snakefile"))
+    assert there.returncode == 0, there.stderr
+    assert (work / "results" / "tiny" / "theory" / "modes.csv").exists()
+
+
 def test_touch_and_rerun_triggers_and_report(tiny):
     tiny.snakemake("all", "--touch")
     assert nothing_to_do(tiny.snakemake("all"))

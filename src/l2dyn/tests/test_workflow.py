@@ -16,7 +16,7 @@ from l2dyn.runs import plan as plan_module
 from l2dyn.runs.l2_selection import L2Selection, selection_path, write_l2_selection
 from l2dyn.runs.records import write_records
 from l2dyn.runs.shelf import write_manifest
-from l2dyn.workflow import Workflow, code_key
+from l2dyn.workflow import Workflow, check_executor, code_key
 
 TINY = {"scale": "tiny"}
 
