@@ -78,11 +78,11 @@ def test_a_full_disk_is_one_line_and_loses_nothing(fresh, tmp_path):
 def test_missing_and_damaged_data_are_one_line(fresh, tmp_path):
     train = ("train", "--scale", "gpu", "--experiment", "fig5c", "--device", "cpu")
     (line,) = lines_of_users(fresh.l2dyn(*train, "--data-dir", str(tmp_path / "nowhere"), rc=2))
-    assert "MNIST/raw" in line
+    assert "data_dir holds no train-images-idx3-ubyte" in line
     (tmp_path / "raw" / "MNIST" / "raw").mkdir(parents=True)
     (tmp_path / "raw" / "MNIST" / "raw" / "train-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03")
     (line,) = lines_of_users(fresh.l2dyn(*train, "--data-dir", str(tmp_path / "raw"), rc=2))
-    assert "missing or damaged" in line
+    assert "a file of MNIST is damaged" in line
 
 
 BAD_ARGUMENTS = (
@@ -116,6 +116,10 @@ def test_export_and_import_carry_runs_between_machines(tiny, fresh):
     damaged[len(damaged) // 2] ^= 8
     bundle.write_bytes(damaged)
     assert len(fresh.l2dyn("import", str(bundle), rc=1).stderr.strip().splitlines()) == 1
+    for content in (b"", b"<html>", bundle.read_bytes()[:100]):
+        bundle.write_bytes(content)
+        (line,) = fresh.l2dyn("import", str(bundle), rc=2).stderr.strip().splitlines()
+        assert "not a bundle of l2dyn" in line
 
 
 def test_everything_by_hand_without_snakemake(fresh):

@@ -1,7 +1,6 @@
 """Damaged files and mutated configurations, by hypothesis: each is found in one line, or changes nothing."""
 
 import copy
-import logging
 
 import numpy as np
 import pytest
@@ -186,6 +185,3 @@ def test_a_mutated_configuration_is_valid_or_one_clear_line(tmp_path_factory, pl
         assert "\n" not in line
         assert "tiny.yaml" in line
         assert len(line) < 600
-
-
-logging.getLogger("l2dyn").setLevel(logging.ERROR)

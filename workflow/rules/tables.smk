@@ -115,4 +115,4 @@ rule claims:
         "judging the claims"
     shell:
         '"$L2DYN_PYTHON" -m l2dyn claims $L2DYN_OPTIONS --output {output.csv:q} --parts {output.parts:q}'
-        " --page {output.page:q} --log {log:q} --bundles {input.runs:q}"
+        " --page {output.page:q} --log {log:q} --inputs {input:q}"

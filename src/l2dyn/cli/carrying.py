@@ -9,7 +9,7 @@ from l2dyn.files import shipped_folder
 from l2dyn.runs.bundles import Finished
 from l2dyn.runs.cache import Cache
 from l2dyn.runs.plan import Plan
-from l2dyn.runs.records import DamagedRecord, Record, read_records, write_records
+from l2dyn.runs.records import NoBundle, Record, read_records, write_records
 from l2dyn.runs.shelf import write_manifest
 
 
@@ -39,10 +39,8 @@ def _import(arguments: argparse.Namespace) -> int:
     cache, brought = Cache(), 0
     try:
         records = read_records(arguments.bundle)
-    except DamagedRecord as damage:
-        if damage.run_id is None:
-            raise UserError(f"{arguments.bundle}: not a bundle of l2dyn, or damaged ({damage.reason})") from None
-        raise
+    except NoBundle as damage:
+        raise UserError(f"{arguments.bundle}: not a bundle of l2dyn, or damaged ({damage.reason})") from None
     for record in records:
         brought += cache.save(record)
     print(f"{arguments.bundle}: {brought} runs brought to {cache.folder / 'runs'}, the others were there")

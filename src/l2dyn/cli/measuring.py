@@ -40,7 +40,9 @@ def add_to(commands: Commands) -> None:
     claims.add_argument("--output", type=Path, help="one row a claim (default: results/SCALE/claims.csv)")
     claims.add_argument("--parts", type=Path, help="one row for each of its parts (default: claim_parts.csv beside it)")
     claims.add_argument("--page", type=Path, help="both as Markdown (default: claims.md beside it)")
-    add_bundles(claims, "the figures' bundles (default: those in results/SCALE)")
+    claims.add_argument(
+        "--inputs", nargs="*", type=Path, metavar="FILE", help="bundles among them (default: those in results/SCALE)"
+    )
 
     results = commands.add("results", _results, "write results.md: the figures' numbers as tables")
     results.add_argument("--output", type=Path, help="default: results/SCALE/results.md")
@@ -149,7 +151,8 @@ def _claims(arguments: argparse.Namespace) -> int:
 
     plan, claims = plan_of(arguments), read_claims()
     folder = results_folder() / plan.name
-    bundles = earlier_bundles(plan.name) if arguments.bundles is None else arguments.bundles
+    inputs = earlier_bundles(plan.name) if arguments.inputs is None else arguments.inputs
+    bundles = [path for path in inputs if Path(path).suffix == ".parquet"]
     judged = judge(claims, Evidence.read(plan.name, plan.scale, folder, Bundles(bundles)))
     path = arguments.output or folder / "claims.csv"
     write_claims(claims, judged, path, arguments.parts or path.with_name("claim_parts.csv"))

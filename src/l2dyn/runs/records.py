@@ -48,6 +48,10 @@ class DamagedRecord(UserError):
         super().__init__(f"{path}: damaged record{whose} ({reason})" + (f"; {remedy}" if remedy else ""))
 
 
+class NoBundle(DamagedRecord):
+    """A file that holds no records, or whose header is damaged."""
+
+
 @dataclass(frozen=True)
 class Record:
     """One trained run. `columns` maps each of columns_of(spec) to an array [evaluations]; `steps` were trained."""
@@ -232,7 +236,7 @@ def _read_header(path: Path) -> dict:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except Exception as error:  # whatever the decoder says: the file is not what was written
-        raise DamagedRecord(path, None, _first_line(error)) from None
+        raise NoBundle(path, None, _first_line(error)) from None
     if version != FORMAT:
         raise UserError(f"{path}: written in format {version}, this version of l2dyn reads {FORMAT}")
     return header
