@@ -79,6 +79,27 @@ def test_a_benchmark_runs_and_writes_what_it_says(run, name):
     check_written(*run(name, options), name, keys)
 
 
+def test_two_machines_compares_the_numbers_of_two_results(run, tmp_path):
+    """Beside themselves all are within their margin; one that moved is not."""
+    for name, exponent in (("one", -1.0), ("two", -1.1), ("far", -1.4)):
+        (tmp_path / name).mkdir()
+        rows = [
+            "kind,panel,series,x,y,low,high,run_ids",
+            f"number,a,exponent of l2,,{exponent},{exponent - 0.1},{exponent + 0.1},r1",
+            "number,a,C (0.5pp) at l2=0.1,,2.0,1.0,4.0,r1",
+            'number,b,"accuracy tuned minus predicted, 8 epochs",,0.01,,,',
+            "points,a,lr=0.1,0.1,5,,,r1",
+        ]
+        (tmp_path / name / "fig3.csv").write_text("\n".join(rows) + "\n")
+    written, _ = run("two_machines", f"{tmp_path / 'one'} {tmp_path / 'two'}")
+    assert (written["inside"], written["numbers"]) == (3, 3)
+    written, printed = run("two_machines", f"{tmp_path / 'one'} {tmp_path / 'far'}")
+    assert (written["inside"], written["numbers"]) == (2, 3)
+    assert written["rows"][0]["within"] == "False"
+    assert written["rows"][0]["intervals overlap"] == "False"
+    assert "2 of 3 numbers within their margin" in printed
+
+
 def test_fc_steps_has_a_row_for_each_fast_path_and_baseline(run):
     written, printed = run("fc_steps", f"{TINY_FC} --precisions float32 tf32")
     check_written(written, printed, "fc_steps", {"steps", "products", "model-steps/s", "gain over plain"})

@@ -5,8 +5,6 @@ never on what is done; `resources` alone look at the cache. The exception are ex
 runs are known once the checkpoint `select_l2` has written their l2.json, and they never change the slices of others.
 """
 
-import ast
-import functools
 import hashlib
 import itertools
 import json
@@ -22,6 +20,7 @@ from l2dyn.errors import UserError
 from l2dyn.files import ROOT, results_folder, shipped_folder
 from l2dyn.runs.bundles import RECORDED, Finished, earlier_bundles
 from l2dyn.runs.cache import Cache
+from l2dyn.runs.code_keys import code_key
 from l2dyn.runs.calibrations import calibration_for
 from l2dyn.runs.cost import training_seconds
 from l2dyn.runs.l2_selection import FILE as L2_FILE
@@ -29,9 +28,6 @@ from l2dyn.runs.plan import Plan, Slice, Task, selections_made
 from l2dyn.runs.shelf import Shelf
 from l2dyn.specs.base import canonical_json, to_dict
 from l2dyn.specs.data_sets import DATA_SETS
-
-# packages whose code decides what is shown
-ANALYSIS = ("measures", "claims", "tables", "theory", "plotting", "data", "nets")
 
 
 class Workflow:
@@ -364,41 +360,6 @@ def _header(path: Path) -> str:
     text = path.read_text(encoding="utf-8").partition("# %% [markdown]\n")[2].partition("\n\n")[0]
     lines = [line.removeprefix("#").removeprefix(" ") for line in text.splitlines()]
     return "\n".join(line for line in lines if not line.startswith("# ")).strip()
-
-
-def code_key(*roots: str | Path) -> str:
-    """Hash of the analysis code behind these modules (names, or files): themselves and what they import of ANALYSIS."""
-    waiting = [_source(root) if isinstance(root, str) else root for root in roots]
-    seen: set[Path] = set()
-    while waiting:
-        path = waiting.pop()
-        if path not in seen:
-            seen.add(path)
-            waiting += _imported(path)
-    kept = [path for path in sorted(seen) if path.parent.name in ANALYSIS or path in roots]
-    return _hash([hashlib.sha256(path.read_bytes()).hexdigest() for path in kept])
-
-
-@functools.cache
-def _imported(path: Path) -> tuple[Path, ...]:
-    """The files of this package that a Python file imports, at its top or inside functions."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    found = (_source(name) for name in sorted(names) if name.split(".")[0] == "l2dyn")
-    return tuple(path for path in found if path is not None)
-
-
-def _source(module: str) -> Path | None:
-    """The file of a module of this package, None for a name that is no module."""
-    base = ROOT.joinpath("src", *module.split("."))
-    for path in (base.with_suffix(".py"), base / "__init__.py"):
-        if path.is_file():
-            return path
-    return None
 
 
 def _hash(parts) -> str:

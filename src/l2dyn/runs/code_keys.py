@@ -1,0 +1,48 @@
+"""Code keys: a hash of the analysis code behind a result, so that a changed definition makes it anew."""
+
+import ast
+import functools
+import hashlib
+from pathlib import Path
+
+from l2dyn.files import ROOT
+from l2dyn.specs.base import canonical_json
+
+# packages whose code decides what is shown
+ANALYSIS = ("measures", "claims", "tables", "theory", "plotting", "data", "nets")
+
+
+def code_key(*roots: str | Path) -> str:
+    """Hash of the analysis code behind these modules (names, or files): themselves and what they import of ANALYSIS."""
+    waiting = [_source(root) if isinstance(root, str) else root for root in roots]
+    seen: set[Path] = set()
+    while waiting:
+        path = waiting.pop()
+        if path not in seen:
+            seen.add(path)
+            waiting += _imported(path)
+    kept = [path for path in sorted(seen) if path.parent.name in ANALYSIS or path in roots]
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in kept]
+    return hashlib.sha256(canonical_json(digests).encode()).hexdigest()[:10]
+
+
+@functools.cache
+def _imported(path: Path) -> tuple[Path, ...]:
+    """The files of this package that a Python file imports, at its top or inside functions."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    found = (_source(name) for name in sorted(names) if name.split(".")[0] == "l2dyn")
+    return tuple(path for path in found if path is not None)
+
+
+def _source(module: str) -> Path | None:
+    """The file of a module of this package, None for a name that is no module."""
+    base = ROOT.joinpath("src", *module.split("."))
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
