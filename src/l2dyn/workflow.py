@@ -20,8 +20,8 @@ from l2dyn.errors import UserError
 from l2dyn.files import ROOT, results_folder, shipped_folder
 from l2dyn.runs.bundles import RECORDED, Finished, earlier_bundles
 from l2dyn.runs.cache import Cache
-from l2dyn.runs.code_keys import code_key
 from l2dyn.runs.calibrations import calibration_for
+from l2dyn.runs.code_keys import code_key
 from l2dyn.runs.cost import training_seconds
 from l2dyn.runs.l2_selection import FILE as L2_FILE
 from l2dyn.runs.plan import Plan, Slice, Task, selections_made
