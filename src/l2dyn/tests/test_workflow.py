@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from l2dyn import workflow as workflow_module
 from l2dyn.errors import UserError
 from l2dyn.files import ROOT
+from l2dyn.runs import code_keys
 from l2dyn.runs import plan as plan_module
 from l2dyn.runs.l2_selection import L2Selection, selection_path, write_l2_selection
 from l2dyn.runs.records import write_records
@@ -300,10 +300,10 @@ def package(tmp_path, monkeypatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         (path.parent / "__init__.py").write_text("")
         path.write_text(text)
-    monkeypatch.setattr(workflow_module, "ROOT", tmp_path)
-    workflow_module._imported.cache_clear()
+    monkeypatch.setattr(code_keys, "ROOT", tmp_path)
+    code_keys._imported.cache_clear()
     yield tmp_path / "src" / "l2dyn"
-    workflow_module._imported.cache_clear()
+    code_keys._imported.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def package(tmp_path, monkeypatch):
 def test_a_key_changes_with_the_analysis_code_behind_it_and_no_other(package, changed, counts):
     before = code_key("l2dyn.tables.summary")
     (package / changed).write_text((package / changed).read_text() + "# changed\n")
-    workflow_module._imported.cache_clear()
+    code_keys._imported.cache_clear()
     assert (code_key("l2dyn.tables.summary") != before) is counts
 
 
@@ -321,12 +321,12 @@ def test_the_rules_keys_hold_the_code_that_they_should():
     """Of the real package: the censoring rule is behind summaries, selections and figures, the theory behind curves."""
 
     def behind(*roots):
-        waiting, seen = [workflow_module._source(r) if isinstance(r, str) else r for r in roots], set()
+        waiting, seen = [code_keys._source(r) if isinstance(r, str) else r for r in roots], set()
         while waiting:
             path = waiting.pop()
             if path not in seen:
                 seen.add(path)
-                waiting += workflow_module._imported(path)
+                waiting += code_keys._imported(path)
         return {f"{path.parent.name}/{path.name}" for path in seen}
 
     assert {"measures/peaks.py", "tables/csv_files.py"} <= behind("l2dyn.tables.summary")
