@@ -41,7 +41,9 @@ NodeName={host} CPUs={cores} RealMemory=4000 Gres=gpu:fake:2 State=UNKNOWN
 PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
 CONFIGURED = Path("/etc/slurm/slurm.conf")
-GRES = "NodeName={host} Name=gpu Type=fake Count=2 File=/dev/tty[0-1] Flags=nvidia_gpu_env\n"
+# any two device files will do for GPUs that jobs can tell apart
+DEVICES = ("/dev/tty0", "/dev/tty1") if Path("/dev/tty1").exists() else ("/dev/null", "/dev/zero")
+GRES = "".join(f"NodeName={{host}} Name=gpu Type=fake File={device} Flags=nvidia_gpu_env\n" for device in DEVICES)
 
 
 @pytest.fixture(scope="module")
