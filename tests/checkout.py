@@ -39,7 +39,7 @@ class Checkout:
         """results/<scale>."""
         return self.path / "results" / self.scale
 
-    def run(self, *command: str, rc: int | None = 0, timeout: float = 600, **env: str) -> subprocess.CompletedProcess:
+    def run(self, *command: str, rc: int | None = 0, timeout: float = 1800, **env: str) -> subprocess.CompletedProcess:
         """Run a command; its exit code must be `rc` (None: any)."""
         done = subprocess.run(
             command, cwd=self.path, env=self.environment(**env), capture_output=True, text=True, timeout=timeout
