@@ -115,7 +115,9 @@ def test_export_and_import_carry_runs_between_machines(tiny, fresh):
     damaged = bytearray(bundle.read_bytes())
     damaged[len(damaged) // 2] ^= 8
     bundle.write_bytes(damaged)
-    assert len(fresh.l2dyn("import", str(bundle), rc=1).stderr.strip().splitlines()) == 1
+    done = fresh.l2dyn("import", str(bundle), rc=None)  # 1, or 2 where the bit lies in the header
+    assert done.returncode in (1, 2)
+    assert len(done.stderr.strip().splitlines()) == 1
     for content in (b"", b"<html>", bundle.read_bytes()[:100]):
         bundle.write_bytes(content)
         (line,) = fresh.l2dyn("import", str(bundle), rc=2).stderr.strip().splitlines()
