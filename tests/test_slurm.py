@@ -146,8 +146,8 @@ def test_jobs_that_run_at_once_see_different_gpus(fresh, cluster):
     assert sorted(out.read_text().strip() for out in outs) == ["0", "1"]
 
 
-def test_a_job_that_is_requeued_goes_on_from_its_checkpoint(fresh, cluster):
-    """scontrol requeue in the middle of a long slice, as preemption does it: resumed, and finished once."""
+def interrupted(fresh, cluster, *command: str) -> str:
+    """The output of a long slice of two runs, `command` called with its job's id once it has a checkpoint."""
 
     def longer(values):
         net = {"kind": "fc", "hidden_layers": 2, "width": 32}
@@ -158,42 +158,28 @@ def test_a_job_that_is_requeued_goes_on_from_its_checkpoint(fresh, cluster):
     fresh.edit_config(longer)
     env, arguments = submit(fresh, cluster, f"results/{fresh.scale}/fig2ab/summary.csv")
     call = [sys.executable, "-m", "snakemake", *arguments]
-    process = subprocess.Popen(
-        call, cwd=fresh.path, env=fresh.environment(**env), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    how = {"cwd": fresh.path, "env": fresh.environment(**env), "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    process = subprocess.Popen(call, **how)
     checkpoints = fresh.path / "results" / "cache" / "checkpoints"
     wait_for(lambda: list(checkpoints.glob("*.ckpt")) or process.poll() is not None, 240)
     (job,) = slurm(cluster, "squeue", "-h", "-o", "%i").split()
-    subprocess.run(["scontrol", "requeue", job], env=os.environ | cluster, check=True)
-    text = process.communicate(timeout=600)[0].decode()
+    subprocess.run([*command, job], env=os.environ | cluster, check=True)
+    text = process.communicate(timeout=900)[0].decode()
     assert process.returncode == 0, text
+    assert len(fresh.records()) == 2
+    return text
+
+
+def test_a_job_that_is_requeued_goes_on_from_its_checkpoint(fresh, cluster):
+    """As preemption does it."""
+    interrupted(fresh, cluster, "scontrol", "requeue")
     (log,) = fresh.out.glob("logs/train-fig2ab-*.log")
     assert "resumed a stack of 2 runs at step" in log.read_text()
-    assert len(fresh.records()) == 2
 
 
 def test_a_job_that_is_cancelled_is_submitted_again(fresh, cluster):
-
-    def longer(values):
-        net = {"kind": "fc", "hidden_layers": 2, "width": 32}
-        values["experiments"]["fig2ab"].update(
-            lr=[0.05], l2=[0.01, 0.02], horizon={"epochs": 90_000}, net=net, slices=1
-        )
-
-    fresh.edit_config(longer)
-    env, arguments = submit(fresh, cluster, f"results/{fresh.scale}/fig2ab/summary.csv")
-    call = [sys.executable, "-m", "snakemake", *arguments]
-    process = subprocess.Popen(
-        call, cwd=fresh.path, env=fresh.environment(**env), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    checkpoints = fresh.path / "results" / "cache" / "checkpoints"
-    wait_for(lambda: list(checkpoints.glob("*.ckpt")) or process.poll() is not None, 240)
-    (job,) = slurm(cluster, "squeue", "-h", "-o", "%i").split()
-    subprocess.run(["scancel", job], env=os.environ | cluster, check=True)
-    text = process.communicate(timeout=600)[0].decode()
-    assert process.returncode == 0, text
+    text = interrupted(fresh, cluster, "scancel")
     assert text.count("has been submitted with SLURM jobid") == 2
-    assert len(fresh.records()) == 2
 
 
 def test_without_slurm_one_line_before_any_job(fresh):
