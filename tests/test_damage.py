@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 from checkout import ROOT
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from l2dyn.config.loading import load_scale
@@ -90,6 +90,7 @@ def test_a_damaged_cache_record_is_set_aside(tmp_path_factory, harm):
 
 @CASES
 @given(HARM)
+@example(("flip", 0.0078125))
 def test_a_damaged_checkpoint_is_set_aside(tmp_path_factory, harm):
     import torch
 

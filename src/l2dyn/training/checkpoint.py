@@ -1,4 +1,4 @@
-"""Checkpoints: one file, a JSON header with a SHA-256 and then the state; written whole or not at all.
+"""Checkpoints: one file, a JSON header and then the state, each with its SHA-256; written whole or not at all.
 
 They lie in the cache, never among a rule's outputs, and belong to the stack of runs that wrote them: whoever trains one
 of its members goes on with all of them.
@@ -59,7 +59,8 @@ def write_checkpoint(path: Path, run_ids: list[str], horizons: list[int], state:
         "numerics_version": NUMERICS_VERSION,
         "sha256": sha256(payload),
     }
-    write_atomically(path, json.dumps(header).encode() + b"\n" + payload)
+    first = json.dumps(header).encode()
+    write_atomically(path, first + b" " + sha256(first).encode() + b"\n" + payload)
     return time.monotonic() - started
 
 
@@ -70,7 +71,7 @@ def read_checkpoint(path: Path) -> tuple[Header, dict] | None:
     """
     try:
         first, _, payload = path.read_bytes().partition(b"\n")
-        header = json.loads(first)
+        header = _header(first)
         if header["numerics_version"] != NUMERICS_VERSION:
             return None
         if sha256(payload) != header["sha256"]:
@@ -90,7 +91,7 @@ def headers(folder: Path) -> list[Header]:
     for path in sorted(Path(folder).glob(f"*{SUFFIX}")):
         try:
             with open(path, "rb") as stream:
-                header = json.loads(stream.readline())
+                header = _header(stream.readline())
             if header["numerics_version"] == NUMERICS_VERSION:
                 found.append(Header(path, header["run_ids"], header["horizons"], header["step"]))
         except FileNotFoundError:
@@ -98,6 +99,14 @@ def headers(folder: Path) -> list[Header]:
         except (OSError, ValueError, KeyError, TypeError) as error:
             _set_aside_damaged(path, error)
     return found
+
+
+def _header(first: bytes) -> dict:
+    """The header of a checkpoint's first line, verified. Raises ValueError."""
+    text, _, digest = first.rstrip(b"\n").rpartition(b" ")
+    if sha256(text).encode() != digest:
+        raise ValueError("the SHA-256 of its header does not fit")
+    return json.loads(text)
 
 
 def _set_aside_damaged(path: Path, error: Exception) -> None:
