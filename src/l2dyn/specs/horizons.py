@@ -94,12 +94,14 @@ class EvaluationGrid(Spec):
     """The steps at which a run is measured; its grid does not depend on its horizon.
 
     ratio: between log-spaced steps (at most 1.1). every_epoch_up_to: also after each epoch up to this one.
-    every_epochs: measure at this interval instead (0: log-spaced). train_subset: how many of the training samples, the
+    doubling_until: up to this epoch only at steps 1, 2, 4, …, where nothing is to be timed yet. every_epochs: measure
+    at this interval instead (0: log-spaced). train_subset: how many of the training samples, the
     first ones, train_loss and train_error are taken on (0: all; the stacked trainer takes them on all).
     """
 
     ratio: Annotated[float, Field(gt=1.0, le=1.1, strict=True)] = 1.1
     every_epoch_up_to: NaturalNumber = 0
+    doubling_until: NonNegative = 0.0
     every_epochs: NonNegative = 0.0
     train_subset: NaturalNumber = 0
 
@@ -110,6 +112,8 @@ class EvaluationGrid(Spec):
         [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
         >>> EvaluationGrid(ratio=1.1).steps(140, steps_per_epoch=1)[-8:]
         [79, 86, 94, 103, 113, 124, 136, 140]
+        >>> EvaluationGrid(doubling_until=4).steps(20, steps_per_epoch=4)
+        [0, 1, 2, 4, 8, 16, 17, 18, 19, 20]
         """
         wanted = {0, limit, *(b for b in budgets if b <= limit)}
         if self.every_epochs:
@@ -119,7 +123,8 @@ class EvaluationGrid(Spec):
             step = 1
             while step < limit:
                 wanted.add(step)
-                step = max(step + 1, math.floor(step * self.ratio))
+                dense = max(step + 1, math.floor(step * self.ratio))
+                step = 2 * step if 2 * step <= self.doubling_until * steps_per_epoch else dense
         wanted |= {e * steps_per_epoch for e in range(1, self.every_epoch_up_to + 1) if e * steps_per_epoch <= limit}
         return sorted(s for s in wanted if s <= limit)
 
