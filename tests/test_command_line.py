@@ -51,30 +51,6 @@ def test_an_unusable_results_folder_is_one_line(fresh, folder):
     assert "L2DYN_RESULTS" in line
 
 
-def test_a_full_disk_is_one_line_and_loses_nothing(fresh, tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], capture_output=True)
-    needs(mounted.returncode == 0, "a tmpfs cannot be mounted here (that takes root)")
-    try:
-        env = {"L2DYN_RESULTS": str(disk)}
-        runs = disk / "cache" / "runs"
-        fresh.l2dyn("data", "digits", env=env, rc=0)
-        train = ("train", "--scale", "tiny", "--experiment", "fig2ab")
-        fresh.l2dyn(*train, "--slice", "1/2", env=env)
-        stored = sorted(runs.glob("*.parquet"))
-        (disk / "filler").write_bytes(b"x" * (shutil.disk_usage(disk).free - 4096))
-        (line,) = lines_of_users(fresh.l2dyn(*train, env=env, rc=2))
-        assert "disk" in line
-        assert set(stored) <= set(runs.glob("*.parquet"))
-        (disk / "filler").unlink()
-        fresh.l2dyn(*train, env=env)
-        assert len(list(runs.glob("*.parquet"))) == 6
-        assert not list(runs.glob(".*"))
-    finally:
-        subprocess.run(["umount", disk], check=True)
-
-
 def test_missing_and_damaged_data_are_one_line(fresh, tmp_path):
     train = ("train", "--scale", "gpu", "--experiment", "fig5c", "--device", "cpu")
     (line,) = lines_of_users(fresh.l2dyn(*train, "--data-dir", str(tmp_path / "nowhere"), rc=2))

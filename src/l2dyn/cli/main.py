@@ -20,8 +20,8 @@ log = logging.getLogger("l2dyn")
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = parser().parse_args(argv)
-    set_up_logging(arguments.log)
     try:
+        set_up_logging(arguments.log)
         return arguments.run(arguments)
     except DamagedRecord as error:
         log.error("l2dyn: %s", error)

@@ -100,6 +100,7 @@ def set_up_logging(path: Path | None) -> None:
     root.addHandler(terminal)
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
+        logging.raiseExceptions = False  # a log that does not fit on the disk is no reason to say more than one line
         to_file = logging.FileHandler(path, mode="w", encoding="utf-8")
         to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         root.addHandler(to_file)

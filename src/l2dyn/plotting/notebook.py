@@ -155,6 +155,7 @@ def _report_errors(path: Path | None) -> None:
     handlers: list[logging.Handler] = []
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        logging.raiseExceptions = False  # as in l2dyn.cli.options
         handlers = [logging.FileHandler(path, mode="w", encoding="utf-8")]
     logging.basicConfig(handlers=handlers or None, level=logging.WARNING, force=True)
     logging.captureWarnings(True)

@@ -1,7 +1,9 @@
 """The shared style: NeurIPS text width, embedded fonts, colours that the colour-blind can tell apart."""
 
+import io
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -12,6 +14,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from l2dyn.files import write_atomically
 from l2dyn.specs.units import LABELS
 
 TEXT_WIDTH = 5.5  # inches, NeurIPS
@@ -220,9 +223,14 @@ def small_print(figure: Figure, text: str) -> None:
 
 
 def save(figure: Figure, *paths: str) -> None:
-    """Write the figure under every name, without dates, so that equal figures are equal files."""
+    """Write the figure under every name, whole or not at all, without dates, so that equal figures are equal files.
+
+    Raises UserError when the disk is full.
+    """
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once, not anew for each file
     for path in paths:
         metadata = {"CreationDate": None, "ModDate": None} if str(path).endswith(".pdf") else {"Software": None}
-        figure.savefig(path, metadata=metadata)
+        stream = io.BytesIO()
+        figure.savefig(stream, format=Path(path).suffix[1:], metadata=metadata)
+        write_atomically(Path(path), stream.getvalue())
