@@ -80,6 +80,7 @@ def _train(arguments: argparse.Namespace) -> int:
         deadline=Deadline(arguments.time_limit or limit_under_slurm()),
         data_dir=plan.scale.data_dir,
         bar=arguments.log is None and sys.stderr.isatty(),
+        micro_batch=plan.scale.micro_batch,
     )
     done = f"{outcome.trained} trained ({outcome.diverged} diverged), {outcome.found} found"
     if outcome.stopped:

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from l2dyn.config.experiment import ExperimentConfig, Name
 from l2dyn.config.theory import CURVES, TheoryConfig
-from l2dyn.specs.base import Count, Spec
+from l2dyn.specs.base import Count, NaturalNumber, Spec
 from l2dyn.specs.optimizers import SGDSpec
 
 
@@ -21,7 +21,8 @@ class ScaleConfig(Spec):
     """One scale.
 
     about: what it is for, in words (`l2dyn plan` prints it). templates: a place for YAML anchors. train: whether the
-    workflow trains; false draws what is recorded. reuse: whether runs that ship with the project count.
+    workflow trains; false draws what is recorded. reuse: whether runs that ship with the project count. micro_batch:
+    samples that go through a net at once (0: what a GPU's memory takes), see l2dyn.training.micro_batches.
     """
 
     about: str
@@ -31,6 +32,7 @@ class ScaleConfig(Spec):
     runtime_minutes: Count = 60
     train: bool = True
     reuse: bool = True
+    micro_batch: NaturalNumber = 0
     data_dir: str | None = None
     experiments: dict[Name, ExperimentConfig]
     theory: TheoryConfig = TheoryConfig()

@@ -7,9 +7,11 @@ from l2dyn.training.single import SingleTrainer
 from l2dyn.training.stacked import StackedTrainer
 
 
-def trainer_for(tasks: list[Task], samples: Samples, device: str = "cpu") -> TrainingLoop:
+def trainer_for(tasks: list[Task], samples: Samples, device: str = "cpu", micro_batch: int = 0) -> TrainingLoop:
     """The trainer of a group that l2dyn.runs.plan.stacks has put together: one stack, or one run that does not stack.
 
-    device: "cpu" or "cuda".
+    device: "cpu" or "cuda". micro_batch: see SingleTrainer.
     """
-    return (StackedTrainer if tasks[0].spec.stacks else SingleTrainer)(tasks, samples, device)
+    if tasks[0].spec.stacks:
+        return StackedTrainer(tasks, samples, device)
+    return SingleTrainer(tasks, samples, device, micro_batch)

@@ -77,11 +77,13 @@ def train(
     deadline: Deadline | None = None,
     data_dir: str | None = None,
     bar: bool = False,
+    micro_batch: int = 0,
 ) -> Outcome:
     """Train what is not finished yet, saving each run in `finished.cache` as it ends.
 
     device: "cpu", "cuda" or "auto". threads: of a CPU. data_dir: a folder of real data, None to download them. bar:
-    show the progress on a terminal. Raises UserError for missing data, a full disk, an absent GPU.
+    show the progress on a terminal. micro_batch: see SingleTrainer. Raises UserError for missing data, a full disk, an
+    absent GPU, a batch-norm group that does not fit into memory.
     """
     deadline = deadline or Deadline()
     device = chosen_device(device)
@@ -96,7 +98,7 @@ def train(
                 taken_device(device if missing else "cpu", deadline.reached) as device,
                 progress(missing, bar and bool(missing)) as shown,
             ):
-                job = _Job(finished, device, deadline, data_dir, shown)
+                job = _Job(finished, device, deadline, data_dir, shown, micro_batch)
                 for trainer, path in job.trainers(tasks, missing):
                     if deadline.reached() or not job.train(trainer, path):
                         break
@@ -106,7 +108,16 @@ def train(
 
 
 class _Job:
-    def __init__(self, finished: Finished, device: str, deadline: Deadline, data_dir: str | None, progress: Progress):
+    def __init__(
+        self,
+        finished: Finished,
+        device: str,
+        deadline: Deadline,
+        data_dir: str | None,
+        progress: Progress,
+        micro_batch: int,
+    ):
+        self.micro_batch = micro_batch
         self.cache, self.folder = finished.cache, finished.cache.checkpoints
         self.device, self.deadline, self.data_dir, self.progress = device, deadline, data_dir, progress
         self.trained = self.diverged = 0
@@ -181,7 +192,7 @@ class _Job:
         spec = tasks[0].spec.data
         if spec not in self._samples:
             self._samples[spec] = samples(spec, arrays.load(spec.name, data_dir=self.data_dir))
-        return trainer_for(tasks, self._samples[spec], self.device)
+        return trainer_for(tasks, self._samples[spec], self.device, self.micro_batch)
 
     def _save(self, ended: Ended) -> None:
         task = ended.task

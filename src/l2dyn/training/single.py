@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from l2dyn.data.augmentation import Augmentation
 from l2dyn.data.samples import Samples
+from l2dyn.errors import UserError
 from l2dyn.nets.batch_norm import GroupedBatchNorm
 from l2dyn.nets.build import build_net
 from l2dyn.optim.auto_l2 import AutoL2
@@ -23,6 +24,7 @@ from l2dyn.specs.base import imported
 from l2dyn.specs.run import RunSpec
 from l2dyn.training.inputs import Batches, Images, black, on_device
 from l2dyn.training.loop import TrainingLoop
+from l2dyn.training.micro_batches import parts_of
 from l2dyn.training.order import DataOrder
 from l2dyn.training.precision import PARAMETER_DTYPES, PRODUCT_DTYPES
 
@@ -40,7 +42,7 @@ class SingleTrainer(TrainingLoop):
 
     stretch = 16
 
-    def __init__(self, tasks: list[Task], samples: Samples, device: str = "cpu"):
+    def __init__(self, tasks: list[Task], samples: Samples, device: str = "cpu", micro_batch: int = 0):
         super().__init__(tasks)
         (task,) = tasks
         self.spec, self.grid, self.device = task.spec, task.grid, device
@@ -51,6 +53,9 @@ class SingleTrainer(TrainingLoop):
         self._train, self._test = on_device(samples, spec.loss, self.dtype, device)
         net = build_net(spec.net, samples.spec.image_shape, samples.spec.outputs, spec.init_seed)
         self.net = net.to(device, self.dtype)
+        normalizes = any(isinstance(module, GroupedBatchNorm) for module in self.net.modules())
+        self._together = spec.net.normalized_together(spec.samples_a_step) if normalizes else 1
+        self.micro_batch = micro_batch
         self._train_net = torch.compile(self.net, dynamic=False) if device == "cuda" else self.net
         self.compile_s: float | None = None  # seconds of compiling it, which wall_s leaves out
         self.optimizer = _optimizer(spec, list(self.net.parameters()), device)
@@ -72,16 +77,13 @@ class SingleTrainer(TrainingLoop):
                 group["lr"] = self.spec.lr_at(self.step)
             images, targets = self.batches.at(self.step)
             x, y = self.augment(_planes(images), self._soft(targets), self.step)
-            outputs = self._outputs_of(self._train_net, x)
-            loss = self._losses(outputs, y).mean()
+            outputs, loss = self._backward(x, y)
             if self._auto_l2_rule in ("no_better", "staircase"):
-                self._observe(outputs.detach(), y, loss.detach())
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+                self._observe(outputs, y, loss)
             self.optimizer.step()
             self.step += 1
             if self._auto_l2_rule == "risen":
-                self._observe(outputs.detach(), y, loss.detach())
+                self._observe(outputs, y, loss)
 
     @torch.no_grad()
     def measure(self) -> Tensor:
@@ -124,13 +126,43 @@ class SingleTrainer(TrainingLoop):
         with torch.autocast(self.device, product_dtype, enabled=product_dtype is not None):
             return net(x).to(self.dtype)
 
+    def _backward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Leave the gradient of a batch's mean loss in the parameters; returns its outputs and that loss."""
+        while True:
+            parts = parts_of(len(x), self._together, self.micro_batch)
+            self.optimizer.zero_grad(set_to_none=True)
+            try:
+                outputs, losses = zip(*(self._backward_part(x, y, part) for part in parts), strict=True)
+                return torch.cat(outputs), torch.stack(losses).sum()
+            except torch.OutOfMemoryError:
+                pass  # its traceback holds the memory until here
+            self._halve(parts[0].stop)
+
+    def _backward_part(self, x: Tensor, y: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+        outputs = self._outputs_of(self._train_net, x[part])
+        losses = self._losses(outputs, y[part])
+        loss = losses.mean() if len(losses) == len(x) else losses.sum() / len(x)
+        loss.backward()
+        return outputs.detach(), loss.detach()
+
+    def _halve(self, size: int) -> None:
+        """Take half as many samples at once from now on. Raises UserError where that would cut a batch-norm group."""
+        if size < 2 * self._together or len(parts_of(self.spec.samples_a_step, self._together, size // 2)) == 1:
+            raise UserError(f"run {self.spec.run_id}: {size} samples do not fit into memory and cannot be fewer")
+        self.micro_batch = size // 2
+        log.info("%d samples do not fit into memory; %d at once", size, self.micro_batch)
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+
     def _compile(self) -> None:
         """Compile the net for training by a step that changes nothing; without a compiler, train it as it is."""
         started = time.monotonic()
         x = _planes(self._train[0].take(slice(self.spec.batch or None)))
         self.net.train()
         try:
-            self._outputs_of(self._train_net, x).sum().backward()
+            self._backward(x, self._soft(self._train[1][: len(x)]))
+        except UserError:
+            raise
         except Exception as error:  # whatever the compiler lacks, the run can do without
             log.warning("l2dyn: the net is not compiled: %s", " ".join(str(error).split())[:200])
             self._train_net = self.net
