@@ -1,4 +1,4 @@
-"""Commands that measure and tabulate: predict, summarize, theory, claims, results, homogeneity."""
+"""Commands that measure and tabulate: predict, summarize, theory, claims, results, pages, homogeneity."""
 
 import argparse
 import logging
@@ -46,6 +46,10 @@ def add_to(commands: Commands) -> None:
 
     results = commands.add("results", _results, "write results.md: the figures' numbers as tables")
     results.add_argument("--output", type=Path, help="default: results/SCALE/results.md")
+
+    commands.add(
+        "pages", _pages, "write docs/results.md and README's verdicts from the scales whose runs ship", scale=False
+    )
 
     homogeneous = commands.add(
         "homogeneity", _homogeneity, "how nearly each kind of net is homogeneous (theorem 1), on digits", scale=False
@@ -171,6 +175,18 @@ def _results(arguments: argparse.Namespace) -> int:
     path = arguments.output or results_folder() / plan.name / "results.md"
     write_results(plan, results_folder() / plan.name, path)
     log.info("%s written", path)
+    return EXIT_DONE
+
+
+def _pages(arguments: argparse.Namespace) -> int:
+    from l2dyn.files import ROOT, shipped_folder
+    from l2dyn.tables.pages import shelf_scales, write_pages
+
+    scales = shelf_scales(shipped_folder() / "runs")
+    if not scales:
+        raise UserError(f"{shipped_folder() / 'runs'}: no recorded runs, so there is nothing to write pages of")
+    write_pages(scales, results_folder(), ROOT / "docs" / "results.md", ROOT / "README.md")
+    log.info("docs/results.md, README.md: %s", ", ".join(scales))
     return EXIT_DONE
 
 

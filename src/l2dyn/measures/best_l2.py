@@ -8,18 +8,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from l2dyn.measures.peaks import ROUNDING, positive
+from l2dyn.measures.peaks import ROUNDING, fractions, positive
 
 NEAR_BEST = 0.001  # 0.1 %, figure 4's caption
 
 
-def predict_l2(c: float, budget: float, first_decay: float | None = None) -> float:
+SCHEDULES = ("constant", "cosine")
+
+
+def predict_l2(c: float, budget: float, first_decay: float | None = None, schedule: str = "constant") -> float:
     """The predicted best λ: the smallest whose test accuracy peaks within the budget (section 3 of the paper).
 
     With a constant learning rate λ = c/budget. With a piecewise-constant learning rate λ = c/first_decay, where
-    first_decay is the time of the first decay; c is measured at the fixed initial learning rate in both cases. c,
-    budget and first_decay are in one unit of time, epochs by default. Raises ValueError for values that are not
-    positive and finite, or a first_decay after the end of the budget.
+    first_decay is the time of the first decay. With schedule="cosine" (from the initial learning rate to 0 over the
+    budget, after a warm-up that is short) λ = 2·c/budget: not the paper's but ours, from its law t* ∝ 1/(ηλ) read as
+    λ·∫η dt = const., of which half is left; a guess, since most of that integral is collected early. c is measured at
+    the fixed initial learning rate in every case. c, budget and first_decay are in one unit of time, epochs by
+    default. Raises ValueError for values that are not positive and finite, a first_decay after the end of the budget or
+    beside a schedule, or an unknown schedule.
 
     The paper's numbers: c ≈ 0.0066, T = 200 epochs, the first decay at epoch 60.
 
@@ -28,13 +34,48 @@ def predict_l2(c: float, budget: float, first_decay: float | None = None) -> flo
     >>> f"{predict_l2(0.0066, 200):.1e}"
     '3.3e-05'
     """
-    c, budget = positive("c", c), positive("budget", budget)
+    return positive("c", c) / _acting_time(budget, first_decay, schedule)
+
+
+def predict_l2_from_C(  # noqa: N802 - C and c are two quantities
+    C: float,  # noqa: N803
+    lr: float,
+    steps: float,
+    momentum: float = 0.0,
+    first_decay: float | None = None,
+    schedule: str = "constant",
+) -> float:
+    """The same from the dimensionless C = η·steps·λ/(1−μ), for another learning rate, batch or data size.
+
+    λ = C·(1−μ)/(lr·steps), where steps is the budget in optimizer steps (first_decay too), which is where batch and
+    data size come in. C is read off a `Coefficient` (its C_argmax); it is of order one, and between setups as different
+    as nets and data sets it may differ by a factor of several. Raises ValueError as predict_l2 does, and for a momentum
+    outside [0, 1).
+
+    The paper's WRN: C = 1.29, lr = 0.02 in PyTorch's units, 49 steps an epoch, 60 epochs until the first decay.
+
+    >>> f"{predict_l2_from_C(1.29, lr=0.02, steps=200 * 49, momentum=0.9, first_decay=60 * 49):.1e}"
+    '2.2e-03'
+    """
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum must be at least 0 and below 1, got {momentum}")
+    steps = _acting_time(steps, first_decay, schedule, "steps")
+    return positive("C", C) * (1 - momentum) / (positive("lr", lr) * steps)
+
+
+def _acting_time(budget: float, first_decay: float | None, schedule: str, name: str = "budget") -> float:
+    """How long the initial learning rate counts as in force."""
+    budget = positive(name, budget)
+    if schedule not in SCHEDULES:
+        raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {schedule!r}")
     if first_decay is None:
-        return c / budget
+        return budget / 2 if schedule == "cosine" else budget
+    if schedule != "constant":
+        raise ValueError(f"first_decay is that of a piecewise-constant learning rate, not of schedule={schedule!r}")
     first_decay = positive("first_decay", first_decay)
     if first_decay > budget:
-        raise ValueError(f"first_decay must not exceed the budget, got {first_decay} and {budget}")
-    return c / first_decay
+        raise ValueError(f"first_decay must not exceed the {name}, got {first_decay} and {budget}")
+    return first_decay
 
 
 def round_l2(value: float, digits: int = 2) -> float:
@@ -80,11 +121,11 @@ def tuned_l2(l2, accuracy, within: float = NEAR_BEST) -> TunedL2 | None:
     >>> tuned.l2, tuned.near_best, f"{tuned.centre:.2e}", tuned.at_edge
     (0.01, (0.001, 0.01), '3.16e-03', False)
     """
-    l2, accuracy = np.asarray(l2, dtype=float), np.asarray(accuracy, dtype=float)
+    l2, accuracy = np.asarray(l2, dtype=float), fractions("accuracy", accuracy)
     if l2.ndim != 1 or l2.shape != accuracy.shape:
         raise ValueError(f"l2 and accuracy must be equally long, got {l2.shape} and {accuracy.shape}")
-    if not (np.isfinite(l2).all() and np.isfinite(accuracy).all()):
-        raise ValueError("l2 and accuracy must be finite")
+    if not np.isfinite(l2).all():
+        raise ValueError("l2 must be finite")
     if (l2 < 0).any():
         raise ValueError("l2 must not be negative")
     if not within >= 0:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from l2dyn.measures.peaks import TOLERANCE, peak, positive, time_to_peak
+from l2dyn.measures.peaks import TOLERANCE, curve, peak, positive, time_to_peak
 
 WINDOW = 5  # evaluations that the running mean spans
 
@@ -87,10 +87,9 @@ def coefficient(
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum must be at least 0 and below 1, got {momentum}")
     scale /= 1 - momentum
-    t, accuracy = np.asarray(t, dtype=float), np.asarray(accuracy, dtype=float)
-    time_to_peak(t, accuracy, tolerance)  # raises for a bad curve
-    if t[0] < 0 or not (np.diff(t) > 0).all():
-        raise ValueError("t must increase strictly and not be negative")
+    t, accuracy = curve(t, accuracy)
+    if t[0] < 0:
+        raise ValueError(f"t must not be negative, got {t[0]:g}")
     smoothed = running_mean(accuracy, window)
     run = peak(t, accuracy, horizon=t[-1], chance=chance, tolerance=tolerance)
     if run is None:

@@ -14,17 +14,14 @@ ROUNDING = 1e-12  # lets 0.895 count as within 0.005 of 0.9 in binary arithmetic
 def time_to_peak(t, accuracy, tolerance: float = TOLERANCE) -> float:
     """t*: the first time at which accuracy is within `tolerance` of its maximum (figure 2's caption).
 
-    t: increasing times [n], any unit. accuracy: fractions [n]. Raises ValueError for empty, mismatched or
-    non-finite input, or a negative tolerance.
+    t: increasing times [n], any unit. accuracy: fractions [n], 0.9 and not 90. Raises ValueError, naming the argument,
+    for empty, mismatched or non-finite input, times that do not increase, accuracies outside [0, 1], or a negative
+    tolerance.
 
     >>> time_to_peak([1, 2, 4, 8], [0.5, 0.897, 0.9, 0.8])
     2.0
     """
-    t, accuracy = np.asarray(t, dtype=float), np.asarray(accuracy, dtype=float)
-    if t.ndim != 1 or t.shape != accuracy.shape or t.size == 0:
-        raise ValueError(f"t and accuracy must be equally long and not empty, got {t.shape} and {accuracy.shape}")
-    if not (np.isfinite(t).all() and np.isfinite(accuracy).all()):
-        raise ValueError("t and accuracy must be finite")
+    t, accuracy = curve(t, accuracy)
     if not tolerance >= 0:
         raise ValueError(f"tolerance must not be negative, got {tolerance}")
     return float(t[_first_within(accuracy, tolerance)])
@@ -51,7 +48,7 @@ def peak(t, accuracy, horizon: float, chance: float = 0.1, tolerance: float = TO
     maximum in the last half of its horizon (it has not flattened before) and ends within `tolerance` of it (it has not
     come down). Raises ValueError as time_to_peak does.
     """
-    t, accuracy = np.asarray(t, dtype=float), np.asarray(accuracy, dtype=float)
+    t, accuracy = curve(t, accuracy)
     t_star = time_to_peak(t, accuracy, tolerance)
     best = float(accuracy.max())
     if best < chance + ABOVE_CHANCE:
@@ -66,6 +63,33 @@ def peak(t, accuracy, horizon: float, chance: float = 0.1, tolerance: float = TO
         t_before=float(t[max(first - 1, 0)]),
         censored=bool(rising_late and not come_down),
     )
+
+
+def curve(t, accuracy) -> tuple[np.ndarray, np.ndarray]:
+    """Times and accuracies [n] as float arrays. Raises ValueError as time_to_peak does."""
+    t, accuracy = times(t), fractions("accuracy", accuracy)
+    if t.shape != accuracy.shape or t.size == 0:
+        raise ValueError(f"t and accuracy must be equally long and not empty, got {t.shape} and {accuracy.shape}")
+    return t, accuracy
+
+
+def times(t) -> np.ndarray:
+    """Times [n] as floats. Raises ValueError where they are not finite or do not increase from each to the next."""
+    t = np.asarray(t, dtype=float)
+    if t.ndim != 1 or not np.isfinite(t).all() or not (np.diff(t) > 0).all():
+        raise ValueError("t must be finite and increase, from each time to the next")
+    return t
+
+
+def fractions(name: str, values) -> np.ndarray:
+    """Accuracies [n] as floats. Raises ValueError, naming the argument, where one is no fraction, as percents are."""
+    values = np.asarray(values, dtype=float)
+    if values.ndim != 1 or not np.isfinite(values).all():
+        raise ValueError(f"{name} must be finite and one-dimensional")
+    if values.size and not (values.min() >= 0 and values.max() <= 1 + ROUNDING):
+        found = values.max() if values.max() > 1 + ROUNDING else values.min()
+        raise ValueError(f"{name} must hold fractions between 0 and 1 (0.9, not 90), got {found:g}")
+    return values
 
 
 def positive(name: str, value) -> float:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from l2dyn.measures.coefficient import running_mean
+from l2dyn.measures.peaks import times
 
 RISEN = 0.05  # the smoothed loss has come up again when it ends by this fraction above its minimum
 
@@ -12,16 +13,16 @@ def time_to_trough(t, loss, horizon: float) -> tuple[float, bool]:
 
     t: increasing times [n]. loss: positive losses [n], without the penalty, smoothed by measures.coefficient's running
     mean. Right-censored when the minimum lies in the last half of the horizon and the loss has not risen since.
-    Raises ValueError for empty, mismatched or non-finite input.
+    Raises ValueError for empty, mismatched or non-finite input, or times that do not increase.
 
     >>> time_to_trough([0, 1, 2, 4, 8, 16, 32], [1, 0.5, 0.2, 0.1, 0.1, 0.4, 0.5], horizon=32)
     (4.0, False)
     """
-    t, loss = np.asarray(t, dtype=float), np.asarray(loss, dtype=float)
-    if t.ndim != 1 or t.shape != loss.shape or t.size == 0:
+    t, loss = times(t), np.asarray(loss, dtype=float)
+    if t.shape != loss.shape or t.size == 0:
         raise ValueError(f"t and loss must be equally long and not empty, got {t.shape} and {loss.shape}")
-    if not (np.isfinite(t).all() and np.isfinite(loss).all()):
-        raise ValueError("t and loss must be finite")
+    if not np.isfinite(loss).all():
+        raise ValueError("loss must be finite")
     smoothed = running_mean(loss)
     lowest = int(smoothed.argmin())
     risen = smoothed[-1] > (1 + RISEN) * smoothed[lowest]

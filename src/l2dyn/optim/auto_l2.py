@@ -1,24 +1,34 @@
-"""AutoL2, the L2 schedule of the paper's section 3, for any torch optimizer with coupled weight decay."""
+"""AutoL2, the L2 schedule of the paper's section 3, for any torch optimizer."""
 
 import math
+import warnings
+from numbers import Real
 
 import torch
 from torch import Tensor
 
+from l2dyn.optim.weight_decay import GroupedWeightDecay, check_optimizer, is_decoupled
+
 RULES = ("no_better", "risen", "staircase")
 TRIGGERS = ("either", "loss", "error")
-_DECOUPLED_FLAGS = ("decoupled_weight_decay", "weight_decouple")
-_DECOUPLED_NAMES = ("AdamW", "SGDW", "Adafactor", "Muon", "Lion")  # they set no flag, or not in every version
+UNITS = ("torch", "authors")
+FLOOR = 1e-8  # of the first λ: below, weight decay does nothing
 
 
 class AutoL2:
     """AutoL2 (section 3 of arXiv 2006.08643): start at a large λ, lower it whenever training gets worse.
 
-    λ is the coefficient of the penalty (λ/2)·‖θ‖² over ALL parameters, which an optimizer with coupled weight decay
-    (SGD, Adam, RMSprop, Adagrad, …) adds to the gradient as `weight_decay`. AutoL2 sets it in every param group, at
-    construction and at every `step`, whatever the groups had before. Give `step` one measurement every `interval`
-    training steps: the empirical loss (without the penalty) and, if you have it, the training error. When either says
-    so, λ ← factor·λ; then follows a refractory period in which λ cannot fall again.
+    λ is the coefficient of the penalty (λ/2)·‖θ‖², which an optimizer with coupled weight decay (SGD, Adam, RMSprop,
+    Adagrad, …) adds to the gradient as `weight_decay`. AutoL2 sets it in the param groups, at construction and at every
+    `step`: in all of them where none has a weight decay (the paper's penalty is over ALL parameters); otherwise each
+    keeps its ratio to the largest, so that a group at 0 (biases, norms) stays there, groups added later included. Give
+    `step` one measurement every `interval` training steps: the empirical loss (without the penalty) and, if you have
+    it, the training error. When either says so, λ ← factor·λ; then follows a refractory period in which λ cannot fall
+    again.
+
+    With a decoupled optimizer (AdamW, SGDW, Muon, …) the same schedule drives its weight decay: each step takes
+    η·λ·θ off the parameters, apart from the gradient and its preconditioning. That is no L2 penalty, and the paper says
+    nothing of it; a warning tells it once.
 
     The main text leaves open what says so; two rules are at hand, both judged for loss and error apart:
 
@@ -46,10 +56,13 @@ class AutoL2:
     A measurement that is not finite counts as +∞, and a pair of them lowers nothing: a diverged run neither stops the
     training loop nor drives λ to 0.
 
-    AutoL2 is meant for a constant learning rate; with a learning-rate schedule the paper finds no gain.
+    AutoL2 is meant for a constant learning rate; with a learning-rate schedule the paper finds no gain. With gradient
+    accumulation a training step is one of the optimizer. In data-parallel training each process has a loss of its own,
+    and their λ would drift apart: give every process the same numbers, or set distributed=True.
 
-    optimizer: its λ is ours from now on. Where a group's weight_decay is a Tensor it is filled in place, so that a
-        captured CUDA graph or a compiled step goes on seeing it.
+    optimizer: its λ is ours from now on, also after its load_state_dict, in whatever order the two are loaded. Where a
+        group's weight_decay is a Tensor it is filled in place, so that a captured CUDA graph or a compiled step goes on
+        seeing it. One that is wrapped by another (Accelerate's) will do.
     init_l2: first λ (paper: 0.1).
     factor: what λ is multiplied by, in (0, 1) (paper: 0.1).
     rule: "no_better", "risen" or "staircase".
@@ -57,12 +70,17 @@ class AutoL2:
     refractory: see the table; not used by "risen".
     cooldown: the number of `step` calls after a decay that cannot decay; they still become the previous measurement
         of the next call; used by "risen" (ours: 1; 0 for no refractory period).
-    min_l2: λ never falls below it; once there it stays (ours: 0, no floor).
+    min_l2: λ never falls below it; once there it stays (ours: 1e-8 of init_l2; 0 for no floor).
     trigger: "either" (paper: loss or error), "loss" or "error".
+    decoupled: whether the optimizer's weight decay acts apart from the gradient; None asks its flags, its name and
+        what it wraps.
+    keep_ratios: False sets λ in every group alike, also in those at 0.
+    units: "authors" takes init_l2 and min_l2 as the authors' code does, and shows λ so: weight_decay = 2·classes·λ.
+    classes: how many the loss is averaged over, for units="authors".
+    distributed: average loss and error over the processes of torch.distributed's default group before judging them.
 
-    Raises ValueError, naming the argument, for values out of range, and for an optimizer without weight_decay or with
-    decoupled weight decay (AdamW, Adam(decoupled_weight_decay=True), …), which is no L2 penalty. An optimizer of
-    somebody else's that decouples without saying so by flag or name is not recognized.
+    Raises ValueError, naming the argument, for values out of range or of another type (a number that YAML read as
+    text), and for an optimizer without weight_decay.
 
     >>> net = torch.nn.Linear(4, 2)
     >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
@@ -88,16 +106,23 @@ class AutoL2:
         interval: int = 10,
         refractory: float = 0.4,
         cooldown: int = 1,
-        min_l2: float = 0.0,
+        min_l2: float | None = None,
         trigger: str = "either",
+        *,
+        decoupled: bool | None = None,
+        keep_ratios: bool = True,
+        units: str = "torch",
+        classes: int | None = None,
+        distributed: bool = False,
     ):
         check_optimizer(optimizer)
+        init_l2, factor = _number("init_l2", init_l2), _number("factor", factor)
+        refractory = _number("refractory", refractory)
+        min_l2 = FLOOR * init_l2 if min_l2 is None else _number("min_l2", min_l2)
         if not 0 < init_l2 < math.inf:
             raise ValueError(f"init_l2 must be positive and finite, got {init_l2}")
         if not 0 < factor < 1:
             raise ValueError(f"factor must lie between 0 and 1, got {factor}")
-        if rule not in RULES:
-            raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
         if not _whole(interval) or interval < 1:
             raise ValueError(f"interval must be a whole number of training steps, 1 or more, got {interval!r}")
         if not 0 <= refractory < math.inf:
@@ -106,16 +131,27 @@ class AutoL2:
             raise ValueError(f"cooldown must be a whole number of step calls, 0 or more, got {cooldown!r}")
         if not 0 <= min_l2 <= init_l2:
             raise ValueError(f"min_l2 must lie between 0 and init_l2 = {init_l2}, got {min_l2}")
-        if trigger not in TRIGGERS:
-            raise ValueError(f"trigger must be one of {', '.join(TRIGGERS)}, got {trigger!r}")
-        self.optimizer, self.rule = optimizer, rule
-        self.factor, self.min_l2, self.trigger = float(factor), float(min_l2), trigger
-        self.interval, self.refractory, self.cooldown = int(interval), float(refractory), int(cooldown)
-        self._l2 = float(init_l2)
+        for name, value, known in (("rule", rule, RULES), ("trigger", trigger, TRIGGERS), ("units", units, UNITS)):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        if (classes is None) != (units == "torch") or (classes is not None and (not _whole(classes) or classes < 1)):
+            raise ValueError(f"classes must be a whole number with units='authors', and None without, got {classes!r}")
+        self.optimizer, self.rule, self.units, self.distributed = optimizer, rule, units, bool(distributed)
+        self.factor, self.min_l2, self.trigger = factor, min_l2, trigger
+        self.interval, self.refractory, self.cooldown = int(interval), refractory, int(cooldown)
+        self._in_torch = 1 if classes is None else 2 * int(classes)  # weight_decay of λ = 1
+        self._l2 = init_l2
         self._calls = 0
         self._resting_until = -1.0  # the step up to which λ cannot fall, or the call ("risen")
         self._loss, self._error = _Measurements(), _Measurements()
+        self._groups = GroupedWeightDecay(optimizer, keep_ratios)
+        if is_decoupled(optimizer) if decoupled is None else decoupled:
+            warnings.warn(
+                f"AutoL2 schedules the decoupled weight decay of {type(optimizer).__name__}, which is no L2 penalty",
+                stacklevel=2,
+            )
         self._write()
+        self._listen()
 
     @property
     def l2(self) -> float:
@@ -133,11 +169,14 @@ class AutoL2:
         of it. A Tensor of one element will do for either (reading one on a GPU waits for it, so call this once an
         interval, not once a minibatch).
 
-        Raises ValueError where the trigger is "error" and no error is given.
+        Raises ValueError, naming the argument and changing nothing, for what is no number, and where the trigger is
+        "error" and no error is given.
         """
         if self.trigger == "error" and error is None:
             raise ValueError('error is required by trigger="error"')
-        loss, error = _measurement(loss), None if error is None else _measurement(error)
+        loss, error = _measurement("loss", loss), None if error is None else _measurement("error", error)
+        if self.distributed:
+            loss, error = self._averaged(loss, error)
         judged = (self._loss, loss, self.trigger != "error"), (self._error, error, self.trigger != "loss")
         worse = any(counts and held.worse(value, self.rule) for held, value, counts in judged if value is not None)
         now = self._calls * (1 if self.rule == "risen" else self.interval)
@@ -156,6 +195,7 @@ class AutoL2:
     def state_dict(self) -> dict:
         """What `step` has accumulated, as plain numbers and None; the constructor's arguments are not part of it."""
         state = {"l2": self._l2, "calls": self._calls, "resting_until": self._resting_until}
+        state["ratios"] = list(self._groups.ratios)
         for name, held in (("loss", self._loss), ("error", self._error)):
             state |= {f"previous_{name}": held.previous, f"best_{name}": held.best}
         return state
@@ -163,14 +203,15 @@ class AutoL2:
     def load_state_dict(self, state_dict: dict) -> None:
         """Go on from a `state_dict`, with this object's own arguments.
 
-        It also sets the optimizer's weight_decay. Raises ValueError, changing nothing, for a state_dict with other
-        keys.
+        It also sets the optimizer's weight_decay; whether the optimizer's own state is loaded before or after makes no
+        difference. Raises ValueError, changing nothing, for a state_dict with other keys.
         """
         differing = sorted(set(state_dict) ^ set(self.state_dict()))
         if differing:
             raise ValueError(f"state_dict is not one of AutoL2: key {differing[0]!r} is missing or unknown")
         self._l2, self._calls = state_dict["l2"], state_dict["calls"]
         self._resting_until = state_dict["resting_until"]
+        self._groups.ratios = list(state_dict["ratios"])
         for name, held in (("loss", self._loss), ("error", self._error)):
             held.previous, held.best = state_dict[f"previous_{name}"], state_dict[f"best_{name}"]
         self._write()
@@ -183,13 +224,37 @@ class AutoL2:
     def _refractory_steps(self) -> float:
         """refractory·(1−μ)/(η·λ), with the largest η and μ of the param groups; infinite where η is 0."""
         groups = self.optimizer.param_groups
-        rate = max(float(group["lr"]) for group in groups) * self._l2
+        rate = max(float(group["lr"]) for group in groups) * self._l2 * self._in_torch
         momentum = max(float(group.get("momentum", 0.0)) for group in groups)
         return self.refractory * (1 - momentum) / rate * (1 + 1e-9) if rate else math.inf  # 100 is not to be 99.99…
 
     def _write(self) -> None:
-        for group in self.optimizer.param_groups:
-            set_weight_decay(group, self._l2)
+        self._groups.set(self._l2 * self._in_torch)
+
+    def _listen(self) -> None:
+        """Keep λ in force where the optimizer loads a state that holds an older one."""
+        innermost = self.optimizer
+        while isinstance(getattr(innermost, "optimizer", None), torch.optim.Optimizer):
+            innermost = innermost.optimizer
+        if isinstance(innermost, torch.optim.Optimizer):
+            innermost.register_load_state_dict_post_hook(lambda optimizer: self._write())
+
+    def __setstate__(self, state: dict) -> None:
+        """A copy listens to its own optimizer, which comes without hooks."""
+        self.__dict__.update(state)
+        self._listen()
+
+    def _averaged(self, loss: float, error: float | None) -> tuple[float, float | None]:
+        """Both as means over the processes; not finite where it is so in one of them."""
+        import torch.distributed as dist
+
+        if not (dist.is_available() and dist.is_initialized()):
+            raise ValueError("distributed=True needs an initialized torch.distributed process group")
+        device = self.optimizer.param_groups[0]["params"][0].device if dist.get_backend() == "nccl" else "cpu"
+        both = torch.tensor([loss, 0.0 if error is None else error], dtype=torch.float64, device=device)
+        dist.all_reduce(both)
+        loss, mean_error = (both / dist.get_world_size()).tolist()
+        return loss, None if error is None else mean_error
 
 
 class _Measurements:
@@ -216,36 +281,20 @@ class _Measurements:
         self.previous = value
 
 
-@torch.no_grad()
-def set_weight_decay(group: dict, l2: float) -> None:
-    """Set the weight_decay of a param group; a Tensor is filled in place."""
-    if isinstance(group["weight_decay"], Tensor):
-        group["weight_decay"].fill_(l2)
-    else:
-        group["weight_decay"] = l2
-
-
-def check_optimizer(optimizer) -> None:
-    """Raise ValueError, naming the optimizer, for one that cannot apply an L2 penalty by its weight_decay."""
-    name = type(optimizer).__name__
-    groups = getattr(optimizer, "param_groups", None)
-    if groups is None:
-        raise ValueError(f"optimizer must be a torch optimizer, got {name}")
-    if any("weight_decay" not in group for group in groups):
-        raise ValueError(f"optimizer {name} has no weight_decay, so it cannot apply an L2 penalty")
-    settings = [getattr(optimizer, "defaults", {}), *groups]
-    flagged = any(values.get(flag) for values in settings for flag in _DECOUPLED_FLAGS)
-    named = any(word in base.__name__ for base in type(optimizer).__mro__ for word in _DECOUPLED_NAMES)
-    if flagged or named:
-        raise ValueError(
-            f"optimizer {name} applies weight_decay decoupled from the gradient, which is not an L2 penalty; "
-            "take one that adds it to the gradient, such as SGD or Adam"
-        )
-
-
-def _measurement(value: float | Tensor) -> float:
-    value = float(value.detach() if isinstance(value, Tensor) else value)
+def _measurement(name: str, value: float | Tensor) -> float:
+    value = _number(name, value)
     return value if math.isfinite(value) else math.inf
+
+
+def _number(name: str, value) -> float:
+    """A number, NumPy's or a Tensor of one element included. Raises ValueError, naming it, for anything else."""
+    if isinstance(value, Tensor):
+        if value.numel() == 1 and not value.is_complex():
+            return float(value.detach())
+        raise ValueError(f"{name} must be one real number, got a Tensor of shape {tuple(value.shape)}, {value.dtype}")
+    if isinstance(value, Real) or (getattr(value, "shape", None) == () and hasattr(value, "__float__")):
+        return float(value)
+    raise ValueError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
 
 
 def _whole(value) -> bool:

@@ -1,24 +1,69 @@
 """measure_c, the coefficient c = λ·t* of a practitioner's own training (section 3 of the paper)."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from l2dyn.measures.coefficient import WINDOW, Coefficient, coefficient, running_mean
 from l2dyn.measures.peaks import TOLERANCE, peak, time_to_peak
-from l2dyn.optim.auto_l2 import check_optimizer, set_weight_decay
+from l2dyn.optim.weight_decay import GroupedWeightDecay, check_optimizer, set_weight_decay
 
 _CONSTANT = ("weight_decay", "lr", "momentum")
+
+
+class NoPeak(ValueError):
+    """No peak was seen. t [n] in epochs, values [n]: the curve as far as it was measured."""
+
+    def __init__(self, reason: str, t: list[float], values: list[float]):
+        super().__init__(reason)
+        self.t, self.values = np.array(t), np.array(values)
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredC(Coefficient):
+    """A Coefficient, its uncertainty being low and high, with the curve that it was read off.
+
+    t: epochs [n]. values: test accuracy [n] or test loss [n]. l2: the λ of the measurement. of: "test accuracy" or
+    "test loss".
+    """
+
+    t: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0), repr=False)
+    values: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0), repr=False)
+    l2: float = math.nan
+    of: str = "test accuracy"
+
+    def plot(self, ax=None):
+        """Draw the curve against t·λ with both readings of c and their bounds (figure 4a); returns matplotlib's Axes.
+
+        ax: where to draw; a new figure's where there is none. Needs matplotlib.
+        """
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            ax = plt.figure().add_subplot()
+        ax.plot(self.t * self.l2, self.values, ".-", color="0.4")
+        for name, color in (("argmax", "C0"), ("within", "C1")):
+            value, low, high = (getattr(self, f"c_{name}{end}") for end in ("", "_low", "_high"))
+            ax.axvspan(low, high, color=color, alpha=0.15, linewidth=0)
+            ax.axvline(value, color=color, label=f"c_{name} = {value:.3g} ({low:.2g} to {high:.2g})")
+        ax.set_xlabel(f"epochs × λ (λ = {self.l2:g})")
+        ax.set_ylabel(self.of)
+        ax.legend()
+        return ax
 
 
 def measure_c(
     optimizer: torch.optim.Optimizer,
     train: Callable[[int], object],
-    test_accuracy: Callable[[], float | Tensor],
+    test_accuracy: Callable[[], float | Tensor] | None = None,
     *,
+    test_loss: Callable[[], float | Tensor] | None = None,
     steps_per_epoch: float,
     l2: float = 0.01,
     interval: float = 0.04,
@@ -26,7 +71,7 @@ def measure_c(
     tolerance: float = TOLERANCE,
     chance: float = 0.1,
     window: int = WINDOW,
-) -> Coefficient | None:
+) -> MeasuredC:
     """Measure c = λ·t* in your own training loop: train with a large λ until test accuracy has peaked.
 
     This is section 3 of arXiv 2006.08643, figure 4a, where a WRN-28-10 with λ = 0.01 gives c ≈ 0.0066 within 2 epochs.
@@ -34,22 +79,26 @@ def measure_c(
 
     Hand over a freshly initialized net's optimizer at the constant learning rate (the initial one of a schedule, which
     must not be stepped meanwhile). The net comes back trained at l2 and is of no further use; every group's
-    weight_decay comes back as it was, also after an error. Test accuracy is taken at t = 0 and after every interval.
+    weight_decay comes back as it was, also after an error; meanwhile a group at 0 stays there and others keep their
+    ratios, as AutoL2 has it. Test accuracy is taken at t = 0 and after every interval. A task without an accuracy gives
+    test_loss, which is to fall: its fall so far, as a fraction of the largest one, then stands for the accuracy.
 
     When it stops: the peak must be over as l2dyn.measures.peaks.peak decides (within the first half of the time so far
     test accuracy came within the tolerance of its best, or it has come down since), and the highest point of the
     running mean, which is c_argmax, must lie in the first half of the evaluations and at least 2·window of them back,
-    lest a dip early in training pass for the end. Otherwise it stops at max_epochs, where `censored` says that the
-    peak may lie beyond; a larger l2 brings it nearer. Expect it near (1−μ)/(η·S·l2) epochs (η learning rate, S steps
+    lest a dip early in training pass for the end. Otherwise it stops at max_epochs and raises NoPeak, with the curve; a
+    larger l2 brings the peak nearer. Expect it near (1−μ)/(η·S·l2) epochs (η learning rate, S steps
     per epoch, μ momentum), where C is 1; a C far below 1 from SGD says that an early dip was taken for the end: try a
     longer interval.
 
-    optimizer: of any kind with coupled weight decay (as for AutoL2), with one learning rate and momentum in all groups.
-        Adam and its like will do, but their C means nothing. A weight_decay that is a Tensor is filled in place; one
-        that is a plain number must not have been frozen into a captured CUDA graph.
+    optimizer: of any kind that AutoL2 takes, with one learning rate and momentum in all groups. Adam and AdamW will do,
+        but their C means nothing, and whether the law holds for decoupled decay is another question. A weight_decay
+        that is a Tensor is filled in place; one that is a plain number must not have been frozen into a captured CUDA
+        graph.
     train: train(steps) takes that many optimizer steps; it is called again and again and goes on where it left off.
     test_accuracy: test_accuracy() returns a fraction, as a number or a Tensor of one element. It is called often, so
-        some thousand test samples may have to do. Keep the values in it if you want to draw the curve.
+        some thousand test samples may have to do.
+    test_loss: the same for a loss, in place of test_accuracy.
     steps_per_epoch: optimizer steps in an epoch, which need not be whole.
     l2: the large λ (paper: 0.01).
     interval: epochs between evaluations, rounded to whole steps, one at least (ours: 0.04).
@@ -58,12 +107,13 @@ def measure_c(
     chance: the test accuracy of guessing (0.1: ten classes).
     window: how many evaluations the running mean spans; odd.
 
-    Returns a `Coefficient`, see there; None where test accuracy has not beaten chance by 10 points by max_epochs.
+    Returns a `MeasuredC`: a `Coefficient`, see there, with its curve and a `plot()`.
 
-    Raises ValueError, naming the argument, for values out of range, for an optimizer as AutoL2 does or whose groups
-    differ in learning rate or momentum, where learning rate, momentum or weight_decay changes during training, where
-    test_accuracy returns no fraction, and where training diverges (a parameter that is no longer finite would
-    otherwise look like a peak that is over): take a smaller learning rate or l2.
+    Raises NoPeak, a ValueError, where the peak is not over by max_epochs or test accuracy has not beaten chance by 10
+    points (test loss has not fallen). Raises ValueError, naming the argument, for values out of range, for an optimizer
+    as AutoL2 does or whose groups differ in learning rate or momentum, where learning rate, momentum or weight_decay
+    changes during training, where test_accuracy returns no fraction, and where training diverges (a parameter that is
+    no longer finite would otherwise look like a peak that is over): take a smaller learning rate or l2.
 
     >>> from torch import nn
     >>> _ = torch.manual_seed(0)
@@ -87,14 +137,17 @@ def measure_c(
     ...         return (net(x[500:]).argmax(1) == y[500:]).float().mean()
     >>> settings = {"l2": 0.1, "interval": 1, "max_epochs": 100, "chance": 0.5}  # for a task that is so small
     >>> c = measure_c(optimizer, train, test_accuracy, steps_per_epoch=2, **settings)
-    >>> c.censored, 0.3 < c.C_argmax < 10
-    (False, True)
+    >>> 0.3 < c.C_argmax < 10, len(c.t) == len(c.values)
+    (True, True)
     >>> from l2dyn import predict_l2
     >>> 0 < predict_l2(c.c_argmax, budget=200) < 0.1
     True
     """
     check_optimizer(optimizer)
-    for name, function in (("train", train), ("test_accuracy", test_accuracy)):
+    if (test_accuracy is None) == (test_loss is None):
+        raise ValueError("give one of test_accuracy and test_loss")
+    of, test = ("test_accuracy", test_accuracy) if test_loss is None else ("test_loss", test_loss)
+    for name, function in (("train", train), (of, test)):
         if not callable(function):
             raise ValueError(f"{name} must be a function, got {type(function).__name__}")
     for name, value in (("steps_per_epoch", steps_per_epoch), ("interval", interval), ("max_epochs", max_epochs)):
@@ -106,6 +159,8 @@ def measure_c(
     intervals = math.floor(max_epochs * steps_per_epoch / steps + 1e-9)  # 0.29 · 100 falls short of 29
     if intervals < 1:
         raise ValueError(f"max_epochs must span an interval of {steps / steps_per_epoch:g} epochs, got {max_epochs}")
+    score = np.asarray if test_loss is None else _fallen
+    chance = chance if test_loss is None else 0.0
     read = functools.partial(
         coefficient,
         l2=l2,
@@ -120,24 +175,42 @@ def measure_c(
     former = [group["weight_decay"] for group in optimizer.param_groups]
     former = [float(value) if isinstance(value, Tensor) else value for value in former]  # a Tensor will be filled
     try:
-        for group in optimizer.param_groups:
-            set_weight_decay(group, l2)
+        GroupedWeightDecay(optimizer).set(l2)
         settings = _settings(optimizer)
-        t, accuracy = [0.0], [_fraction(test_accuracy(), 0.0)]
+        t, values = [0.0], [_measured(of, test(), 0.0)]
         for k in range(1, intervals + 1):
             train(steps)
             t.append(k * steps / steps_per_epoch)
             _check_training(optimizer, settings, t[-1])
-            accuracy.append(_fraction(test_accuracy(), t[-1]))
-            if _is_over(t, accuracy, tolerance, chance, window):
+            values.append(_measured(of, test(), t[-1]))
+            if _is_over(t, score(values), tolerance, chance, window):
                 break
     finally:
         for group, value in zip(optimizer.param_groups, former, strict=False):  # train may have added groups
             set_weight_decay(group, value)
-    return read(t, accuracy)
+    found = read(t, score(values))
+    if found is None or found.censored:
+        raise NoPeak(_why_not(found, of, t, values, chance), t, values)
+    curve = {"t": np.array(t), "values": np.array(values), "l2": float(l2), "of": of.replace("_", " ")}
+    return MeasuredC(**dataclasses.asdict(found), **curve)
 
 
-def _is_over(t: list[float], accuracy: list[float], tolerance: float, chance: float, window: int) -> bool:
+def _fallen(loss) -> np.ndarray:
+    """How far a loss has fallen from its first value, as a fraction of its largest fall; 0 where it has not."""
+    loss = np.asarray(loss, dtype=float)
+    largest = loss[0] - loss.min()
+    return np.clip((loss[0] - loss) / largest, 0.0, 1.0) if largest > 0 else np.zeros(len(loss))
+
+
+def _why_not(found: Coefficient | None, of: str, t: list[float], values: list[float], chance: float) -> str:
+    if found is None and of == "test_loss":
+        return f"no peak: test_loss has not fallen below its first value, {values[0]:g}, within {t[-1]:g} epochs"
+    if found is None:
+        return f"no peak: test_accuracy has come to {max(values):g} within {t[-1]:g} epochs, chance being {chance:g}"
+    return f"no peak within {t[-1]:g} epochs: {of} may still get better; take a larger l2 or max_epochs"
+
+
+def _is_over(t: list[float], accuracy, tolerance: float, chance: float, window: int) -> bool:
     run = peak(t, accuracy, horizon=t[-1], chance=chance, tolerance=tolerance)
     if run is None or run.censored:
         return False
@@ -170,13 +243,13 @@ def _shared(optimizer, name: str) -> float:
     return values[0]
 
 
-def _fraction(value: float | Tensor, epoch: float) -> float:
+def _measured(name: str, value: float | Tensor, epoch: float) -> float:
     if value is None or (isinstance(value, Tensor) and value.numel() != 1):
         got = "None" if value is None else f"a Tensor of shape {tuple(value.shape)}"
-        raise ValueError(f"test_accuracy must return a number or a Tensor of one element, got {got}")
-    accuracy = float(value.detach() if isinstance(value, Tensor) else value)
-    if not math.isfinite(accuracy):
-        raise ValueError(f"test_accuracy is {accuracy} at epoch {epoch:g}; take a smaller learning rate or l2")
-    if not 0 <= accuracy <= 1:
-        raise ValueError(f"test_accuracy must return a fraction between 0 and 1, got {accuracy} at epoch {epoch:g}")
-    return accuracy
+        raise ValueError(f"{name} must return a number or a Tensor of one element, got {got}")
+    number = float(value.detach() if isinstance(value, Tensor) else value)
+    if not math.isfinite(number):
+        raise ValueError(f"{name} is {number} at epoch {epoch:g}; take a smaller learning rate or l2")
+    if name == "test_accuracy" and not 0 <= number <= 1:
+        raise ValueError(f"{name} must return a fraction between 0 and 1, got {number} at epoch {epoch:g}")
+    return number

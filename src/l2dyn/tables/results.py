@@ -29,7 +29,7 @@ def write_results(plan: Plan, folder: Path, path: Path) -> None:
         f"{plan.scale.about[:1].upper()}{plan.scale.about[1:]}. Written by `rule results`; every plotted number, with"
         " run ids, stands in the figures' CSV files. Accuracies and their differences are fractions.",
         *_claims(plan, folder),
-        *(section for section in sections if section),
+        *sections,
         "## Runs",
         table(head, runs),
     ]
@@ -83,10 +83,11 @@ def _with_interval(row) -> str:
 
 
 def _figure(plan: Plan, name: str, plotted: pd.DataFrame) -> str:
-    """The numbers of one figure, "" where it has none."""
+    """The picture of one figure, and the numbers that are read off it."""
     numbers = plotted[plotted["kind"] == "number"]
+    section = f"## {name}\n\n![{name}]({name}.png)"
     if not len(numbers):
-        return ""
+        return section
     rows = [
         (
             row.panel,
@@ -96,7 +97,7 @@ def _figure(plan: Plan, name: str, plotted: pd.DataFrame) -> str:
         )
         for row in numbers.itertuples()
     ]
-    return f"## {name}\n\n" + table(("panel", "number", "value", "interval"), rows)
+    return f"{section}\n\n" + table(("panel", "number", "value", "interval"), rows)
 
 
 def _runs(name: str, config: ExperimentConfig, path: Path) -> tuple:

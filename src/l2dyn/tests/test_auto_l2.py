@@ -1,8 +1,13 @@
 """AutoL2 against a reference written from the paper's words, and inside real training."""
 
+import copy
 import json
 import math
+import pickle
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -54,7 +59,7 @@ def no_better(losses, errors, init_l2, factor, min_l2, trigger, interval, refrac
         if any(says) and t * interval > rests_until and l2 > min_l2:
             l2 = l2 * factor if l2 * factor > min_l2 else min_l2
             decays.append(t)
-            rests_until = t * interval + refractory * 0.5 / (0.1 * l2)
+            rests_until = t * interval + refractory * 0.5 / (0.1 * l2) * (1 + 1e-9)  # 5 steps are not 4.99…
             for name, values in (("loss", losses), ("error", errors)):
                 seen = [i for i in range(t) if values[i] is not None]
                 if seen and values[t] is not None:
@@ -147,7 +152,7 @@ def test_the_sequence_that_scripts_rely_on():
 
 @pytest.mark.parametrize("cooldown", [0, 1, 3])
 def test_a_rise_within_the_cooldown_does_not_decay(cooldown):
-    auto_l2 = AutoL2(make_optimizer(), rule="risen", cooldown=cooldown)
+    auto_l2 = AutoL2(make_optimizer(), rule="risen", cooldown=cooldown, min_l2=0.0)
     decayed = [auto_l2.step(loss) for loss in range(12)]
     assert [t for t, d in enumerate(decayed) if d] == list(range(1, 12, cooldown + 1))
 
@@ -189,18 +194,44 @@ def test_takes_tensors():
     weight = torch.tensor(1.0, requires_grad=True)
     assert not auto_l2.step(weight * 2, torch.tensor([0.5]))
     assert auto_l2.step(weight * 3, torch.tensor(0.5)) is True
-    assert all(isinstance(v, int | float | None) for v in auto_l2.state_dict().values())
+    assert all(isinstance(v, int | float | list | None) for v in auto_l2.state_dict().values())
 
 
-def test_sets_every_param_group_also_one_added_later():
-    parameters = [nn.Parameter(torch.ones(2)) for _ in range(3)]
-    groups = [{"params": [parameters[0]], "weight_decay": 0.0}, {"params": [parameters[1]], "weight_decay": 0.5}]
-    optimizer = torch.optim.SGD(groups, lr=0.1)
+def grouped(*weight_decays):
+    """An optimizer with a group for each of these; None for PyTorch's default."""
+    groups = [{"params": [nn.Parameter(torch.ones(2))], "weight_decay": wd} for wd in weight_decays]
+    return torch.optim.SGD([{k: v for k, v in group.items() if v is not None} for group in groups], lr=0.1)
+
+
+def one_more(**settings):
+    return {"params": [nn.Parameter(torch.ones(2))], **settings}
+
+
+def test_where_no_group_has_a_weight_decay_all_get_it_also_one_added_later():
+    optimizer = grouped(None, 0.0)
     auto_l2 = AutoL2(optimizer, init_l2=0.2)
     assert weight_decays(optimizer) == [0.2, 0.2]
-    optimizer.add_param_group({"params": [parameters[2]]})
+    optimizer.add_param_group(one_more())
     auto_l2.step(1.0)
     assert weight_decays(optimizer) == [0.2, 0.2, 0.2]
+
+
+def test_groups_keep_their_ratios_and_what_is_exempt_stays_exempt():
+    optimizer = grouped(5e-4, 0.0, 1e-3)
+    auto_l2 = AutoL2(optimizer, init_l2=0.2)
+    assert weight_decays(optimizer) == pytest.approx([0.1, 0.0, 0.2])
+    for group in (one_more(), one_more(weight_decay=2e-3)):  # a later group of biases, and one of twice the largest
+        optimizer.add_param_group(group)
+    auto_l2.step(1.0)
+    assert weight_decays(optimizer) == pytest.approx([0.1, 0.0, 0.2, 0.0, 0.4])
+    auto_l2.load_state_dict(auto_l2.state_dict() | {"l2": 0.02})
+    assert weight_decays(optimizer) == pytest.approx([0.01, 0.0, 0.02, 0.0, 0.04])
+
+
+def test_the_ratios_can_be_overridden():
+    optimizer = grouped(5e-4, 0.0)
+    AutoL2(optimizer, init_l2=0.2, keep_ratios=False)
+    assert weight_decays(optimizer) == [0.2, 0.2]
 
 
 def test_fills_a_tensor_in_place():
@@ -279,21 +310,62 @@ class AdamWOfSomebody(torch.optim.SGD):
     pass
 
 
-@pytest.mark.parametrize(
-    ("kind", "settings"),
-    [
-        (torch.optim.AdamW, {}),
-        (torch.optim.Adam, {"decoupled_weight_decay": True}),
-        (torch.optim.NAdam, {"decoupled_weight_decay": True}),
-        (torch.optim.RAdam, {"decoupled_weight_decay": True}),
-        (torch.optim.Muon, {}),
-        (torch.optim.Adafactor, {}),
-        (AdamWOfSomebody, {}),
-    ],
-)
-def test_refuses_decoupled_weight_decay(kind, settings):
-    with pytest.raises(ValueError, match=f"{kind.__name__} .*decoupled"):
+class Flagged(torch.optim.SGD):
+    """An optimizer of somebody else's that says by a flag of its own what its weight decay does."""
+
+    def __init__(self, params, lr=0.1, **flags):
+        super().__init__(params, lr)
+        self.defaults |= flags
+
+
+class Wrapper:
+    """What Accelerate hands back: another object with the same groups."""
+
+    def __init__(self, optimizer):
+        self.optimizer, self.param_groups = optimizer, optimizer.param_groups
+
+
+DECOUPLED = [
+    (torch.optim.AdamW, {}),
+    (torch.optim.Adam, {"decoupled_weight_decay": True}),
+    (torch.optim.NAdam, {"decoupled_weight_decay": True}),
+    (torch.optim.RAdam, {"decoupled_weight_decay": True}),
+    (torch.optim.Muon, {}),
+    (torch.optim.Adafactor, {}),
+    (AdamWOfSomebody, {}),
+    *[(Flagged, {flag: True}) for flag in ("weight_decouple", "decouple", "decoupled_decay", "decoupled")],
+    *[(type(name, (torch.optim.SGD,), {}), {}) for name in ("Lamb", "AdamP", "SGDP", "Adan", "LaProp", "SOAP", "LARS")],
+]
+
+
+@pytest.mark.parametrize(("kind", "settings"), DECOUPLED)
+@pytest.mark.parametrize("wrap", [lambda optimizer: optimizer, Wrapper])
+def test_decoupled_weight_decay_is_scheduled_with_one_warning(kind, settings, wrap):
+    optimizer = wrap(make_optimizer(kind, **settings))
+    with pytest.warns(UserWarning, match="decoupled weight decay") as warned:
+        lowered(optimizer)
+    assert len(warned) == 1
+    assert weight_decays(optimizer) == pytest.approx([0.01])
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_is_coupled_is_not_warned_of():
+    for kind, settings in ((torch.optim.Adam, {}), (Flagged, {"decouple": False}), (torch.optim.SGD, {})):
         AutoL2(make_optimizer(kind, **settings))
+    AutoL2(make_optimizer(AdamWOfSomebody), decoupled=False)  # its user knows better
+    with pytest.raises(UserWarning):
+        AutoL2(make_optimizer(), decoupled=True)
+
+
+def test_adamw_takes_its_weight_decay_off_the_parameters():
+    """θ ← (1 − η·λ)·θ where the gradient is 0."""
+    parameter = nn.Parameter(torch.full((2,), 3.0))
+    optimizer = torch.optim.AdamW([parameter], lr=0.5)
+    with pytest.warns(UserWarning, match="AdamW"):
+        AutoL2(optimizer, init_l2=0.25)
+    parameter.grad = torch.zeros(2)
+    optimizer.step()
+    torch.testing.assert_close(parameter.detach(), torch.full((2,), 3.0 * (1 - 0.5 * 0.25)))
 
 
 @pytest.mark.parametrize("kind", [torch.optim.LBFGS, torch.optim.Rprop, torch.optim.SparseAdam])
@@ -305,14 +377,16 @@ def test_refuses_an_optimizer_without_weight_decay(kind):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *[("init_l2", v) for v in (0, -1, math.nan, math.inf)],
-        *[("factor", v) for v in (0, 1, -0.1, 2, math.nan)],
+        *[("init_l2", v) for v in (0, -1, math.nan, math.inf, "1e-2", None, [0.1], torch.ones(2))],
+        *[("factor", v) for v in (0, 1, -0.1, 2, math.nan, "0.1")],
         *[("rule", v) for v in ("rose", None)],
         *[("interval", v) for v in (0, -1, 1.0, True, None)],
         *[("refractory", v) for v in (-0.1, math.nan, math.inf)],
         *[("cooldown", v) for v in (-1, 1.0, True, None)],
-        *[("min_l2", v) for v in (-1e-9, 0.2, math.nan)],
+        *[("min_l2", v) for v in (-1e-9, 0.2, math.nan, "0")],
         *[("trigger", v) for v in ("accuracy", None)],
+        *[("units", v) for v in ("paper", None)],
+        ("classes", 10),  # in PyTorch's units λ has no classes
     ],
 )
 def test_refuses_bad_arguments_and_leaves_the_optimizer_alone(name, value):
@@ -343,3 +417,133 @@ def test_refuses_a_foreign_state(change):
     with pytest.raises(ValueError, match="'factor'" if change else "'l2'"):
         auto_l2.load_state_dict(state)
     assert auto_l2.state_dict() == before
+
+
+@pytest.mark.parametrize("classes", [None, 0, 2.0, True])
+def test_the_authors_units_need_a_number_of_classes(classes):
+    with pytest.raises(ValueError, match=r"^classes must"):
+        AutoL2(make_optimizer(), units="authors", classes=classes)
+
+
+def test_the_authors_units():
+    """Their first λ, 0.1, is a weight_decay of 2.0 with 10 classes; the refractory period is that of the same setup."""
+    theirs, ours = make_optimizer(lr=0.02, momentum=0.9), make_optimizer(lr=0.02, momentum=0.9)
+    auto, plain = AutoL2(theirs, init_l2=0.1, units="authors", classes=10), AutoL2(ours, init_l2=2.0)
+    assert weight_decays(theirs) == [2.0]
+    for loss in [3.0, 2.0, 1.0, *([1.0] * 40)]:
+        assert auto.step(loss) == plain.step(loss)
+        assert weight_decays(theirs) == pytest.approx(weight_decays(ours), rel=1e-12)
+    assert auto.get_last_l2() == pytest.approx(plain.get_last_l2() / 20)
+    assert auto.get_last_l2() < 0.1
+
+
+def test_once_a_minibatch_for_long_leaves_a_floor():
+    auto_l2 = AutoL2(make_optimizer(), rule="risen", cooldown=0)
+    for loss in range(5000):
+        auto_l2.step(float(loss))
+    assert auto_l2.get_last_l2() == pytest.approx(1e-9)
+    assert AutoL2(make_optimizer(), min_l2=0.0).min_l2 == 0
+
+
+@pytest.mark.parametrize("loss", [None, "1.0", [1.0], torch.ones(2), 1j, torch.tensor(1j), np.ones(2)])
+@pytest.mark.parametrize("which", ["loss", "error"])
+def test_a_measurement_that_is_no_number_names_itself_and_changes_nothing(loss, which):
+    if which == "error" and loss is None:
+        return  # that one is allowed
+    auto_l2 = AutoL2(make_optimizer())
+    for value in (3.0, 2.0, 1.0):
+        auto_l2.step(value, 0.5)
+    before = auto_l2.state_dict()
+    with pytest.raises(ValueError, match=f"^{which} must be"):
+        auto_l2.step(**{"loss": 1.0, "error": 0.5} | {which: loss})
+    assert auto_l2.state_dict() == before
+
+
+def lowered(optimizer):
+    """An AutoL2 whose λ has fallen once."""
+    auto_l2 = AutoL2(optimizer, rule="risen", cooldown=0)
+    auto_l2.step(1.0)
+    assert auto_l2.step(2.0)
+    return auto_l2
+
+
+@pytest.mark.parametrize("optimizer_first", [True, False])
+def test_states_may_be_loaded_in_either_order(optimizer_first, tmp_path):
+    optimizer = grouped(1e-3, 0.0)
+    stale = copy.deepcopy(optimizer.state_dict())  # holds the weight decay of before AutoL2
+    torch.save({"optimizer": stale, "auto_l2": lowered(optimizer).state_dict()}, tmp_path / "x.pt")
+    read = torch.load(tmp_path / "x.pt", weights_only=True)
+    other = grouped(1e-3, 0.0)
+    auto_l2 = AutoL2(other, rule="risen", cooldown=0)
+    loads = [lambda: other.load_state_dict(read["optimizer"]), lambda: auto_l2.load_state_dict(read["auto_l2"])]
+    for load in loads if optimizer_first else loads[::-1]:
+        load()
+    assert weight_decays(other) == pytest.approx([0.01, 0.0])
+    assert auto_l2.state_dict() == read["auto_l2"]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda a: pickle.loads(pickle.dumps(a))])
+def test_a_copy_goes_on_by_itself(copied):
+    auto_l2 = lowered(grouped(1e-3, 0.0))
+    twin = copied(auto_l2)
+    assert twin.state_dict() == auto_l2.state_dict()
+    assert twin.step(3.0)
+    assert weight_decays(twin.optimizer) == pytest.approx([0.001, 0.0])
+    assert weight_decays(auto_l2.optimizer) == pytest.approx([0.01, 0.0])
+    twin.optimizer.load_state_dict(auto_l2.optimizer.state_dict())  # an older λ is in there
+    assert weight_decays(twin.optimizer) == pytest.approx([0.001, 0.0])
+
+
+def test_gradient_accumulation_and_a_scheduler_leave_it_alone():
+    optimizer = make_optimizer(lr=0.1)
+    auto_l2 = AutoL2(optimizer, init_l2=0.3)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
+    (parameter,) = optimizer.param_groups[0]["params"]
+    for loss in (3.0, 2.0, 1.0):
+        for _ in range(2):
+            (parameter.sum() / 2).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        scheduler.step()
+        auto_l2.step(loss)
+    assert weight_decays(optimizer) == [0.3]
+
+
+def test_a_compiled_step_sees_the_tensor():
+    live, parameter = torch.tensor(0.0), nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([parameter], lr=0.1, weight_decay=live)
+    auto_l2 = lowered(optimizer)
+    step = torch.compile(optimizer.step, backend="eager")
+    parameter.grad = torch.zeros(2)
+    for l2 in (0.01, 0.001):
+        before = parameter.detach().clone()
+        step()
+        torch.testing.assert_close(parameter.detach(), before * (1 - 0.1 * l2))
+        auto_l2.step(5.0 / l2)
+
+
+AVERAGED = """
+import sys, torch, torch.distributed as dist
+from l2dyn import AutoL2
+rank, path = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
+optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1)
+auto_l2 = AutoL2(optimizer, rule="risen", cooldown=0, distributed=True)
+losses = [[1.0, 3.0, 9.0], [3.0, 2.0, 1.0]][rank]  # their means: 2, 2.5, 5
+print([auto_l2.step(loss) for loss in losses], round(auto_l2.get_last_l2(), 9))
+"""
+
+
+def test_processes_that_train_together_agree(tmp_path):
+    command = [sys.executable, "-c", AVERAGED]
+    both = [
+        subprocess.Popen([*command, str(rank), str(tmp_path / "meet")], stdout=subprocess.PIPE, text=True)
+        for rank in (0, 1)
+    ]
+    said = [process.communicate(timeout=120)[0].strip() for process in both]
+    assert said == ["[False, True, True] 0.001"] * 2
+
+
+def test_distributed_needs_a_process_group():
+    with pytest.raises(ValueError, match=r"torch\.distributed"):
+        AutoL2(make_optimizer(), distributed=True).step(1.0)

@@ -227,7 +227,7 @@ def accuracies(task) -> np.ndarray:
     """The larger λ, the earlier and the lower the peak, at 0.4/λ epochs; then it falls."""
     t = np.arange(task.steps + 1)
     height = 0.9 - task.spec.l2 * 5 - 0.01 * task.spec.init_seed
-    return height - 0.02 * np.abs(t - 0.4 / max(task.spec.l2, 1e-3))
+    return np.clip(height - 0.02 * np.abs(t - 0.4 / max(task.spec.l2, 1e-3)), 0.0, 1.0)
 
 
 def test_from_records(make_record, read):

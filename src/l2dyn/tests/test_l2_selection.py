@@ -42,7 +42,7 @@ def by_id(records) -> dict:
 
 def rising_and_falling(epochs, peak, top=0.9, slope=0.01):
     """Test accuracy with one sharp peak; its running mean peaks there too."""
-    return top - slope * np.abs(np.asarray(epochs) - peak)
+    return np.maximum(top - slope * np.abs(np.asarray(epochs) - peak), 0.0)
 
 
 @pytest.fixture(scope="session")

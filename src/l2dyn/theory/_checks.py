@@ -3,6 +3,7 @@
 import numpy as np
 
 ROUNDING = 1e-10  # a kernel matrix may have negative eigenvalues down to this fraction of its largest one
+EPS_32 = float(np.finfo(np.float32).eps)
 
 
 def finite(name, value, nonnegative=False):
@@ -62,9 +63,18 @@ def symmetric(name, value, size):
     matrix = finite(name, value)
     if matrix.shape != (size, size):
         raise ValueError(f"{name} must have shape {(size, size)}, but has shape {matrix.shape}")
-    if abs(matrix - matrix.T).max() > 1e-8 * abs(matrix).max():
+    if abs(matrix - matrix.T).max() > max(1e-8, rounding(matrix)) * abs(matrix).max():
         raise ValueError(f"{name} must be symmetric")
     return matrix
+
+
+def rounding(matrix):
+    """How far below 0 rounding may have pushed eigenvalues, as a fraction of the largest.
+
+    A kernel whose entries all are float32 numbers was computed in that precision, whatever the dtype it comes in.
+    """
+    single = (matrix == matrix.astype(np.float32)).all()
+    return max(ROUNDING, len(matrix) * EPS_32) if single else ROUNDING
 
 
 def number(name, value, nonnegative=True):
@@ -75,8 +85,8 @@ def number(name, value, nonnegative=True):
     return float(array)
 
 
-def positive_eigenvalues(name, values, what="eigenvalue"):
-    """Clip to 0 what rounding made negative, down to -1e-10 of the largest; ValueError for more."""
-    if values.min() < -ROUNDING * max(values.max(), 0.0):
+def positive_eigenvalues(name, values, matrix, what="eigenvalue"):
+    """Clip to 0 what rounding made negative in the eigenvalues of a matrix; ValueError for more."""
+    if values.min() < -rounding(matrix) * max(values.max(), 0.0):
         raise ValueError(f"{name} must be positive semi-definite, but has the {what} {values.min()}")
     return np.maximum(values, 0.0)

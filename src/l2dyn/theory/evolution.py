@@ -43,7 +43,7 @@ def evolve(
 
     Raises:
         ValueError: an argument is not finite or of another shape, l2, k or t is negative, the kernel is not
-            symmetric, or has an eigenvalue below -1e-10 of the largest.
+            symmetric, or has negative eigenvalues beyond the rounding of its precision.
 
     >>> train, test = evolve([[2.0, 0.5], [0.5, 1.0]], [1.0, -1.0], l2=0.1, k=1, t=1e4, kernel_test=[[1.0, 1.0]])
     >>> print(train.round(4), test.round(4))
@@ -51,7 +51,7 @@ def evolve(
     """
     problem = _Problem(kernel_train, y, l2, k, t, kernel_test, initial, initial_test, reduction)
     eigenvalues, modes = np.linalg.eigh(problem.kernel)
-    eigenvalues = positive_eigenvalues("kernel_train", eigenvalues)
+    eigenvalues = positive_eigenvalues("kernel_train", eigenvalues, problem.kernel)
     scale = problem.scale
     times = problem.t.reshape(-1, 1)
     of_initial, of_target = mode_quotients(times, eigenvalues * scale, problem.l2, problem.k)  # [T, N]
@@ -107,7 +107,7 @@ def integrate(
         raise ValueError(f"rtol must be at least 1e-13, not {rtol}")
     if 2 * (1 - problem.k) * problem.l2 * times[-1] > _MOST_GROWTH:
         raise ValueError(f"t must end before a kernel with k = {problem.k:g} has grown by e^{_MOST_GROWTH:g}")
-    positive_eigenvalues("kernel_train", np.linalg.eigvalsh(problem.kernel))
+    positive_eigenvalues("kernel_train", np.linalg.eigvalsh(problem.kernel), problem.kernel)
     gradient, curvature = _loss(loss, problem.y)
     shape, kernel, scale = problem.y.shape, problem.kernel, problem.scale
 

@@ -92,8 +92,9 @@ def mean_loss(t, kernel, labels, l2, k, initial_covariance=None):
     if labels.ndim != 1 or labels.size == 0:
         raise ValueError(f"labels must have shape [samples], but has shape {labels.shape}")
     samples = len(labels)
-    eigenvalues, modes = np.linalg.eigh(symmetric("kernel", kernel, samples))
-    eigenvalues = positive_eigenvalues("kernel", eigenvalues)
+    kernel = symmetric("kernel", kernel, samples)
+    eigenvalues, modes = np.linalg.eigh(kernel)
+    eigenvalues = positive_eigenvalues("kernel", eigenvalues, kernel)
 
     # Dividing by N turns the eigenvalues of the summed loss into those of the mean loss.
     initial_factor, target_factor = mode_residual_response(t[..., None], eigenvalues / samples, l2, k)
@@ -102,7 +103,9 @@ def mean_loss(t, kernel, labels, l2, k, initial_covariance=None):
         if initial_covariance is not None:
             covariance = symmetric("initial_covariance", initial_covariance, samples)
             variances = np.einsum("ia,ij,ja->a", modes, covariance, modes, optimize=True)
-            residuals += initial_factor**2 * positive_eigenvalues("initial_covariance", variances, "variance")
+            residuals += initial_factor**2 * positive_eigenvalues(
+                "initial_covariance", variances, covariance, "variance"
+            )
         return residuals.sum(axis=-1) / (2 * samples)
 
 
