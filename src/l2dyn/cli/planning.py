@@ -48,7 +48,9 @@ def _plan(arguments: argparse.Namespace) -> int:
     print(f"{plan.name}: {plan.scale.about}\n")
     print_table(["experiment", "runs", "own", "capped", "longest run", "steps", "time", "disk MiB"], rows)
     print()
-    print_table(["experiment", "shows"], [[name, e.shows] for name, e in plan.scale.experiments.items()], show=_plain)
+    widest = max(map(len, plan.scale.experiments))
+    for name, experiment in {"experiment": None, **plan.scale.experiments}.items():
+        print(f"{name:{widest}}  {experiment.shows if experiment else 'shows'}")
     if arguments.slices:
         print()
         print_table(["job", "runs", "longest run", "steps", "time"], jobs)
@@ -137,9 +139,3 @@ def _job_costs(tasks, seconds: float) -> list:
 def _readable(seconds: float) -> str:
     unit, size = next((u, s) for u, s in (("h", 3600), ("min", 60), ("s", 0)) if seconds >= s)
     return f"{seconds / (size or 1):.1f} {unit}"
-
-
-def _plain(line: str) -> None:
-    """Prose to the left."""
-    name, _, text = line.partition("  ")
-    print(f"{name:24}{text.strip()}")
