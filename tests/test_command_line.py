@@ -264,3 +264,10 @@ def test_real_cifar10_trains(fresh, real_data):
         fresh.l2dyn("train", "--scale", "gpu", "--experiment", experiment, env={"L2DYN_DATA": real_data})
         fresh.l2dyn("summarize", "--scale", "gpu", "--experiment", experiment, env={"L2DYN_DATA": real_data})
     assert len(fresh.records()) == 3
+
+
+def test_output_that_nobody_reads_to_its_end_is_no_error(pristine):
+    piped = f'"{sys.executable}" -m l2dyn plan --scale gpu | head -1'
+    done = pristine.run("bash", "-c", piped, PYTHONPATH=str(pristine.path / "src"))
+    assert done.stdout.startswith("gpu: ")
+    assert done.stderr == ""

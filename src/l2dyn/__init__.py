@@ -9,13 +9,14 @@ import importlib
 __version__ = "0.1.0"
 _EXPORTS = {
     "AutoL2": "l2dyn.optim.auto_l2",
+    "module_ntk": "l2dyn.nets.module_ntk",
     "measure_c": "l2dyn.optim.measure_c",
     "predict_l2": "l2dyn.measures.best_l2",
     "predict_l2_from_C": "l2dyn.measures.best_l2",
     "theory": "l2dyn.theory",
     "time_to_peak": "l2dyn.measures.peaks",
 }
-__all__ = ["AutoL2", "measure_c", "predict_l2", "predict_l2_from_C", "theory", "time_to_peak"]
+__all__ = ["AutoL2", "measure_c", "module_ntk", "predict_l2", "predict_l2_from_C", "theory", "time_to_peak"]
 
 
 def __getattr__(name: str):

@@ -6,6 +6,8 @@ Exit codes: 0 done, 75 stopped with a checkpoint (call again to go on), 2 bad in
 import argparse
 import errno
 import logging
+import os
+import sys
 
 from l2dyn import __version__
 from l2dyn.cli import carrying, measuring, planning, training
@@ -22,13 +24,18 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         set_up_logging(arguments.log)
-        return arguments.run(arguments)
+        code = arguments.run(arguments)
+        sys.stdout.flush()
+        return code
     except DamagedRecord as error:
         log.error("l2dyn: %s", error)
         return EXIT_OTHER
     except UserError as error:
         log.error("l2dyn: %s", error)
         return EXIT_BAD_INPUT
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OTHER
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
