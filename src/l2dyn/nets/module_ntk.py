@@ -9,8 +9,9 @@ def module_ntk(net: nn.Module, x1: Tensor, x2: Tensor | None = None, chunk: int 
     """The empirical kernel Θ(x, x') = Σ_θ ∂f(x)/∂θ · ∂f(x')/∂θ over the parameters that require a gradient.
 
     net: takes a batch of inputs to outputs [N, …]; left as it is, buffers included. Where samples depend on each other,
-    as in batch normalization by batch statistics, Θ is that of this batch as a whole. x1: [N1, …], x2: [N2, …], x1 where
-    there is none. chunk: samples whose gradients are held at once, for less memory: one takes as much as the parameters.
+    as in batch normalization by batch statistics, Θ is that of this batch as a whole. x1: [N1, …], x2: [N2, …], x1
+    where there is none. chunk: how many samples' backward passes run at once (all). The gradients of all samples are
+    held, one output at a time: N times the memory of the parameters.
 
     Returns [N1, N2]. With C outputs it is the mean of their C kernels: at infinite width Θ ⊗ 1 is the whole. For the
     theory with the loss as a mean over N samples divide by N (l2dyn.theory.evolve does so for reduction="mean").

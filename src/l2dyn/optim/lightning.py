@@ -38,7 +38,7 @@ class AutoL2Callback(Callback):
         """Measure, when as many optimizer steps as `interval` have been taken since the last time."""
         steps = trainer.global_step
         pl_module.log("l2", self.auto_l2.get_last_l2())
-        if steps == self._seen or steps % self.auto_l2.interval:
+        if steps in (0, self._seen) or steps % self.auto_l2.interval:
             return
         self._seen = steps
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
