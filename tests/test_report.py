@@ -7,28 +7,10 @@ import sys
 import time
 
 import pytest
-from checkout import needs, rows_of
+from browser import browser
+from checkout import rows_of
 
 pytestmark = pytest.mark.slow  # they need the whole smoke scale
-
-
-def browser():
-    """Headless Chromium, offline."""
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    needs(bool(program and driver), "chromium and chromedriver are not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,1000"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    opened = webdriver.Chrome(options=options, service=Service(driver))
-    opened.execute_cdp_cmd("Network.enable", {})
-    offline = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
-    opened.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
-    return opened
 
 
 @pytest.fixture(scope="module")
