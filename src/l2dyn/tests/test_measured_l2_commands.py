@@ -37,7 +37,7 @@ def records(write_scale, make_record):
 
     def make(name, peak):
         tasks = planned("tiny", load_scale("tiny")).tasks(name)
-        curves = [0.9 - 0.01 * np.abs(np.arange(task.steps + 1) - peak) for task in tasks]
+        curves = [np.maximum(0.9 - 0.01 * np.abs(np.arange(task.steps + 1) - peak), 0.0) for task in tasks]
         return [make_record(t.spec, t.steps, test_accuracy=curve) for t, curve in zip(tasks, curves, strict=True)]
 
     return make

@@ -52,11 +52,15 @@ def test_exactly_the_tolerance_counts_as_within(samples, form):
         ([1, 2], [0.5, math.inf], 0.005),
         ([1, 2], [0.5, 0.6], -0.1),
         ([1, 2], [0.5, 0.6], math.nan),
+        ([1, 2, 4, 8], [50, 89.7, 90, 80], 0.005),  # percent
+        ([1, 2], [-0.1, 0.6], 0.005),
+        ([2, 1], [0.5, 0.6], 0.005),
+        ([1, 1], [0.5, 0.6], 0.005),
     ],
 )
 def test_bad_curves_are_refused(t, accuracy, tolerance):
     for call in (time_to_peak, lambda *curve: peak(*curve[:2], horizon=1, tolerance=curve[2])):
-        with pytest.raises(ValueError, match=r"t and accuracy|tolerance"):
+        with pytest.raises(ValueError, match=r"^(t|accuracy|t and accuracy|tolerance) must"):
             call(t, accuracy, tolerance)
 
 
