@@ -13,6 +13,7 @@ PANELS = {
     "fig3": "abcdef",
     "fig4": "ab",
     "fig5": "abc",
+    "figS-adamw": "abc",
     "figS-autol2": "abc",
     "figS-autol2-lr": "a",
     "figS-constant": "abc",
@@ -35,7 +36,9 @@ def test_a_figure_has_its_panels_and_the_runs_behind_every_number(finished, name
     assert (finished.path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     table = rows_of(finished.out / f"{name}.csv")
     drawn = {row["panel"] for row in table}
-    timed = {"figS-loss": "abc", "figS-init": "b"}.get(name, "a")  # so short a run may have no time to draw
+    timed = {"figS-loss": "abc", "figS-init": "b", "figS-adamw": "ab"}.get(
+        name, "a"
+    )  # so short a run may have no time to draw
     assert set(PANELS[name]) - set(timed) <= drawn <= set(PANELS[name])
     assert {row["kind"] for row in table} <= {"points", "number"}
     listed = {run for row in table for run in row["run_ids"].split()}  # a number made of others has no run
@@ -62,7 +65,7 @@ def test_the_collapse_shows_every_net_on_one_time(finished):
 
 def test_every_claim_has_a_row_and_a_verdict(finished):
     rows = rows_of(finished.out / "claims.csv")
-    assert [row["claim"] for row in rows] == [*(f"C{i}" for i in range(1, 21)), "O1"]
+    assert [row["claim"] for row in rows] == [*(f"C{i}" for i in range(1, 21)), "O1", "O2"]
     known = {"reproduced", "not reproduced", "inconclusive", "not run at this scale"}
     assert {row["verdict"] for row in rows} <= known
     listed = {run for row in rows_of(finished.out / "claim_parts.csv") for run in row["run_ids"].split()}

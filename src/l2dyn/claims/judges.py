@@ -1,4 +1,4 @@
-"""The claims C1 to C20 of the paper, those of our own (O1), and who judges each."""
+"""The claims C1 to C20 of the paper, those of our own (O1, O2), and who judges each."""
 
 from collections.abc import Callable
 
@@ -28,4 +28,5 @@ JUDGES: dict[str, Callable[[Evidence, dict], list[Part]]] = {
     "C19": laws.c19,
     "C20": infinite_width.c20,
     "O1": predictions.o1,
+    "O2": laws.o2,
 }

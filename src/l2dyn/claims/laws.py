@@ -48,6 +48,13 @@ def c2(evidence: Evidence, criterion: dict) -> list[Part]:
     return [part for name in ("fig2ab", "fig2de") for part in _law_in_both(evidence, name, criterion)]
 
 
+def o2(evidence: Evidence, criterion: dict) -> list[Part]:
+    """The law for AdamW, whose decay is decoupled."""
+    names = ("figS-adamw-fc", "figS-adamw-cnn")
+    in_l2 = [law_in_l2(evidence, name, criterion) for name in names]
+    return in_l2 + [part for name in names for part in _law_in_both(evidence, name, criterion)]
+
+
 def c19(evidence: Evidence, criterion: dict) -> list[Part]:
     """The smoothed empirical loss is smallest at t ∝ 1/λ."""
     parts = []

@@ -10,7 +10,9 @@ Momentum = Annotated[float, Field(ge=0, lt=1, strict=True)]
 
 
 class OptimizerSpec(Spec):
-    """An optimizer with coupled weight decay: λθ is added to the gradient, which is the penalty (λ/2)·‖θ‖².
+    """An optimizer; where nothing else is said its weight decay is coupled: λθ is added to the gradient.
+
+    That is the penalty (λ/2)·‖θ‖² of the paper.
 
     optimizer: import path of its torch class, which is called with the parameters, lr, weight_decay and `arguments()`.
     stacks: whether the stacked trainer has its update, too. A field `momentum` is what C = η·S·λ·t/(1−μ) takes for μ.
@@ -48,5 +50,22 @@ class SGDSpec(OptimizerSpec):
         return f"momentum {self.momentum:g}" if self.momentum else "plain SGD"
 
 
-OPTIMIZERS = (SGDSpec,)
+class AdamWSpec(OptimizerSpec):
+    """AdamW: each step first takes η·λ·θ off the parameters. That decay is decoupled: λ is no coefficient of a penalty.
+
+    beta1, beta2: of the running means of the gradient and of its square.
+    """
+
+    optimizer: ClassVar[str] = "torch.optim:AdamW"
+
+    kind: Literal["adamw"] = "adamw"
+    beta1: Momentum = 0.9
+    beta2: Momentum = 0.999
+
+    def arguments(self) -> dict:
+        """See OptimizerSpec."""
+        return {"betas": (self.beta1, self.beta2)}
+
+
+OPTIMIZERS = (SGDSpec, AdamWSpec)
 AnyOptimizerSpec = one_of(*OPTIMIZERS)

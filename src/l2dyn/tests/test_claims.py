@@ -182,6 +182,12 @@ def losses(law=-1.0, recorded=True, spread=0.1):
     return of({"fig2ab": rows}, records={"fig2ab": trough} if recorded else {})
 
 
+def adamw(**how):
+    """The same grid for the FC net and the CNN."""
+    how = {"l2": L2, "lr": RATES, "spread": 0.1} | how
+    return of({name: runs(**how) for name in ("figS-adamw-fc", "figS-adamw-cnn")})
+
+
 MEASURED = [  # claim, its verdict, on what, the evidence
     ("C1", YES, "1/L2 over two decades", lambda: fig2ab(spread=0.1)),
     ("C1", YES, "a constant for each learning rate", lambda: fig2ab(lr=RATES, t_star=lambda r: r["lr"] / r["l2"])),
@@ -237,6 +243,12 @@ MEASURED = [  # claim, its verdict, on what, the evidence
     ("O1", YES, "the same C", lambda: measured_c(0.64)),
     ("O1", NO, "another C at small L2", lambda: measured_c(0.64, small=3.9)),
     ("O1", UNCLEAR, "a C that scatters", lambda: measured_c(0.64, small=lambda r: 1.3 * 2.0 ** (r["seed"] - 1))),
+    ("O2", YES, "the law for both nets", adamw),
+    ("O2", NO, "another power of the decay", lambda: adamw(law=-0.5)),
+    ("O2", NO, "no dependence on the learning rate", lambda: adamw(t_star=lambda r: 1 / r["l2"])),
+    ("O2", UNCLEAR, "half a decade of decays", lambda: adamw(l2=L2[:3])),
+    ("O2", UNCLEAR, "much scatter", lambda: adamw(spread=1.5)),
+    ("O2", NOT_RUN, "no run with AdamW", lambda: of({"fig2ab": runs(L2)})),
     ("C10", YES, "both patterns in the last accuracy", scheduled),
     ("C10", NO, "the smallest L2 is best", lambda: scheduled(fixed=(0.99, 0.97, 0.95))),
     ("C10", NO, "no plateau", lambda: scheduled(scaled=(0.9, 0.94, 0.98, 0.95, 0.9))),
