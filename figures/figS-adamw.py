@@ -53,7 +53,7 @@ style.draw_series(ax_l2, guessed.index, guessed["l2"], style.ORANGE, label=r"$\l
 extra = {"accuracy": guessed["accuracy"].to_numpy()}
 notebook.plot("c", "predicted", guessed.index, guessed["l2"], guessed["run_ids"].to_numpy(), **extra)
 config = notebook.config.experiments["figS-adamw-budget"]
-steps = config.run(config.lr[0], grid["l2"].max(), 0).steps_per_epoch
+steps = config.run(config.lr[0], 0.0, config.seeds[0], 1.0).steps_per_epoch
 budgets = np.array(sorted(set(grid["horizon_epochs"])))
 for part, line in ((1.0, ":"), (0.1, "--")):
     scale = 1.0 / (config.lr[0] * steps * part * budgets)

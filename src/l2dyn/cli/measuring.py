@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 from l2dyn.cli.options import Commands, add_bundles, plan_of, print_table, records_of
+from l2dyn.config.experiment import ExperimentConfig
 from l2dyn.config.theory import CURVES
 from l2dyn.errors import EXIT_DONE, UserError
 from l2dyn.files import results_folder
@@ -76,10 +77,19 @@ def _predict(arguments: argparse.Namespace) -> int:
     log.info("%s written", path)
     if selection.reason:
         log.warning("l2dyn: %s: no l2: %s", arguments.experiment, selection.reason)
-    rows = [[f"{lr:g}", f"{epochs:g}", f"{l2:g}"] for (lr, epochs), l2 in selection.values.items()]
     # under the workflow the table belongs into the log
-    print_table(["learning rate", "budget (epochs)", "l2"], rows, show=log.info if arguments.log else print)
+    _print_l2(config, selection.values, show=log.info if arguments.log else print)
     return EXIT_DONE
+
+
+def _print_l2(config: ExperimentConfig, values: dict[tuple[float, float], float], show=print) -> None:
+    """λ by (learning rate, budget), beside the time scale on which it acts."""
+    rows = []
+    for (lr, epochs), l2 in values.items():
+        spec = config.run(lr, l2, config.seeds[0], epochs)
+        scale = (1 - spec.momentum) / (spec.lr * spec.l2 * spec.steps_per_epoch)
+        rows.append([f"{lr:g}", f"{epochs:g}", f"{l2:g}", spec.steps_per_epoch, f"{scale:.3g}"])
+    print_table(["learning rate", "budget (epochs)", "l2", "steps an epoch", "(1−μ)/(ηλS) (epochs)"], rows, show=show)
 
 
 def _predict_from(plan: Plan, arguments: argparse.Namespace) -> int:
@@ -96,7 +106,7 @@ def _predict_from(plan: Plan, arguments: argparse.Namespace) -> int:
     for key in ("auto_l2", "lr_schedule"):
         if getattr(config, key) is not None:
             raise UserError(f"--experiment {name}: it has {key}; c is measured at constant l2 and learning rate")
-    records, rows = records_of(plan, arguments.bundles), []
+    records, rows, values = records_of(plan, arguments.bundles), [], {}
     for lr in config.lr:
         c, _, missing = measured_coefficient(plan, name, records, config.run_rates(lr)[0])
         if missing:
@@ -112,11 +122,14 @@ def _predict_from(plan: Plan, arguments: argparse.Namespace) -> int:
             raise UserError(f"--budget, --first-decay: {error}") from None
         both = ((c.c_argmax, c.c_argmax_low, c.c_argmax_high), (c.c_within, c.c_within_low, c.c_within_high))
         spans = [f"{value:.3g} ({low:.2g}–{high:.2g})" for value, low, high in both]
-        rows.append([f"{lr:g}", c.seeds, *spans, f"{c.C_argmax:.2g}", *(f"{l2:g}" for l2 in predicted)])
+        rows.append([f"{lr:g}", c.seeds, *spans, f"{c.C_argmax:.2g}"])
+        values |= {(lr, budget): l2 for budget, l2 in zip(arguments.budget or [], predicted, strict=True)}
     if config.units != "torch":
         log.info("%s is written in %s", name, LABELS[config.units])
-    budgets = [f"l2 for {b:g} epochs" for b in arguments.budget or []]
-    print_table(["learning rate", "runs", "c_argmax (epochs)", "c_0.5pp (epochs)", "C", *budgets], rows)
+    print_table(["learning rate", "runs", "c_argmax (epochs)", "c_0.5pp (epochs)", "C"], rows)
+    if values:
+        print()
+        _print_l2(config, values)
     return EXIT_DONE
 
 

@@ -81,7 +81,10 @@ def test_predict_by_hand(l2dyn, finished):
         path = selection_path("tiny", "guess")
         assert code == 0
         assert str(path) in "".join(err)
-        assert [line.split() for line in out.splitlines()[1:]] == [["0.1", "10", "0.04"], ["0.1", "40", "0.01"]]
+        assert [line.split() for line in out.splitlines()[1:]] == [
+            ["0.1", "10", "0.04", "1", "250"],  # a step an epoch, and 1/(0.1·0.04) of them
+            ["0.1", "40", "0.01", "1", "1e+03"],
+        ]
         assert read_l2_selection(path).values == FOUND
     code, _, err = l2dyn("summarize", "--experiment", "guess")
     assert (code, "1 finished, 1 missing" in err[-1]) == (0, True)  # λ = 0.01 is the source's own run
@@ -161,13 +164,16 @@ def test_c_of_a_listed_experiment(l2dyn, finished):
     finished("source", peak=30)
     code, out, err = l2dyn("predict", "--experiment", "source", "--budget", "7", "--budget", "300")
     assert (code, err) == (0, [])
-    head, row = out.splitlines()
-    assert "7 epochs" in head
-    assert "300 epochs" in head
+    head, row, _, _, *budgets = out.splitlines()
+    assert "c_0.5pp" in head
     # c = 0.01·30 both ways, half a point before the peak being less than one evaluation; C = 0.1·1·c
-    assert row.split() == ["0.1", "1", "0.3", "(0.29–0.31)", "0.3", "(0.29–0.31)", "0.03", "0.043", "0.001"]
+    assert row.split() == ["0.1", "1", "0.3", "(0.29–0.31)", "0.3", "(0.29–0.31)", "0.03"]
+    assert [line.split() for line in budgets] == [
+        ["0.1", "7", "0.043", "1", "233"],
+        ["0.1", "300", "0.001", "1", "1e+04"],
+    ]
     code, out, _ = l2dyn("predict", "--experiment", "source", "--budget", "7", "--first-decay", "3")
-    assert (code, out.split()[-1]) == (0, "0.1")
+    assert (code, out.split()[-3:]) == (0, ["0.1", "1", "100"])
     assert not selection_path("tiny", "source").exists()
 
 
