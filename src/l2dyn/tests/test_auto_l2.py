@@ -546,3 +546,41 @@ def test_processes_that_train_together_agree(tmp_path):
 def test_distributed_needs_a_process_group():
     with pytest.raises(ValueError, match=r"torch\.distributed"):
         AutoL2(make_optimizer(), distributed=True).step(1.0)
+
+
+@pytest.mark.parametrize("how", [{"fused": True}, {"foreach": True}, {"fused": True, "momentum": 0.9}])
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam])
+def test_fused_and_foreach_steps_see_every_change(kind, how):
+    """Against the plain loop of the same optimizer."""
+    if kind is torch.optim.Adam:
+        how = {key: value for key, value in how.items() if key != "momentum"}
+    plain = {key: value for key, value in how.items() if key == "momentum"} | {"foreach": False}
+    twins = [make_optimizer(kind, **settings) for settings in (how, plain)]
+    schedules = [AutoL2(one, init_l2=0.5, rule="risen", cooldown=0) for one in twins]
+    for loss in (1.0, 2.0, 1.5, 3.0):
+        for optimizer, auto_l2 in zip(twins, schedules, strict=True):
+            (parameter,) = optimizer.param_groups[0]["params"]
+            parameter.grad = torch.full_like(parameter, 0.25)
+            optimizer.step()
+            auto_l2.step(loss)
+    one, other = (optimizer.param_groups[0]["params"][0] for optimizer in twins)
+    torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
+    assert schedules[0].l2 == schedules[1].l2 == pytest.approx(0.005)
+
+
+def test_mixed_precision_leaves_it_alone():
+    """A loss in bfloat16 is a number like others; the scaler skips a step that overflows, and λ stays."""
+    optimizer = make_optimizer(lr=0.1)
+    auto_l2 = AutoL2(optimizer, init_l2=0.25)
+    scaler = torch.amp.GradScaler("cpu")
+    (parameter,) = optimizer.param_groups[0]["params"]
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = (parameter @ parameter).sum()
+    scaler.scale(loss.float()).backward()
+    parameter.grad[0, 0] = math.inf
+    before = parameter.detach().clone()
+    scaler.step(optimizer)
+    scaler.update()
+    assert torch.equal(parameter, before)
+    assert auto_l2.step(loss) is False
+    assert weight_decays(optimizer) == [0.25]
