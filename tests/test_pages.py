@@ -11,7 +11,7 @@ from checkout import ROOT
 
 pytestmark = pytest.mark.slow  # they need the whole smoke scale
 
-PAGES = ("README.md", "CONTRIBUTING.md", "config/README.md", "docs/theory.md", "docs/cluster.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "config/README.md", *sorted(f"docs/{p.name}" for p in ROOT.glob("docs/*.md")))
 INSTEAD = {  # what would take hours, or install a second time: the same, so that it only says what it would do
     "make figures": "make figures SCALE=smoke",
     "make test": "make --dry-run test",
@@ -49,6 +49,9 @@ INSTEAD = {  # what would take hours, or install a second time: the same, so tha
     "cp -a": "cp --version",
     "python benchmarks/units.py": "python benchmarks/units.py --help",
     "snakemake --executor kubernetes --default-storage-provider s3 …": "python -m snakemake --version",
+    "l2dyn predict --experiment fig4a --budget 200": (
+        "python -m l2dyn predict --scale smoke --experiment fig4a --budget 9"
+    ),
     "l2dyn homogeneity": "python -m l2dyn homogeneity --steps 1",
 }
 PROGRAMS = ("make", "pytest", "snakemake", "l2dyn", "python", ".ci/run", ".venv/bin/pytest", "cp", "mamba", "conda")

@@ -136,7 +136,7 @@ def test_versions_agree():
     assert l2dyn.__version__ == project["version"] == citation["version"]
 
 
-PAGES = ("README.md", "CONTRIBUTING.md", "config/README.md", "docs/theory.md", "docs/tools.md", "docs/cluster.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "config/README.md", *sorted(f"docs/{p.name}" for p in ROOT.glob("docs/*.md")))
 
 
 @pytest.mark.parametrize("page", PAGES)
