@@ -25,6 +25,7 @@ CASES = {  # name: options, and what each row must hold
         "--data digits --width 16 --samples 64 --steps 20 --rates 0.5 50",
         {"η", "torch: outcome", "authors: outcome", "authors: lr"},
     ),
+    "auto_l2": ("--width 8 --window 0.001", {"what", "microseconds", "fastest"}),
     "growth": ("--members 1 2 --widths 8 64 --samples 16 --window 0.001", {"width", "members"}),
     "precision": (
         "--emulate --width 8 --seeds 1 --test 50 --steps-cap 20",
