@@ -52,9 +52,12 @@ INSTEAD = {  # what would take hours, or install a second time: the same, so tha
     "l2dyn predict --experiment fig4a --budget 200": (
         "python -m l2dyn predict --scale smoke --experiment fig4a --budget 9"
     ),
+    "mkdocs build --strict": "python -m mkdocs build --strict --quiet",
+    "mkdocs build": "python -m mkdocs build --quiet",
+    "l2dyn pages": "python -m l2dyn pages --help",
     "l2dyn homogeneity": "python -m l2dyn homogeneity --steps 1",
 }
-PROGRAMS = ("make", "pytest", "snakemake", "l2dyn", "python", ".ci/run", ".venv/bin/pytest", "cp", "mamba", "conda")
+PROGRAMS = ("make", "mkdocs", "pytest", "snakemake", "l2dyn", "python", ".ci/run", ".venv/bin/pytest", "cp", "mamba", "conda")
 
 
 def commands() -> list:
