@@ -57,7 +57,19 @@ INSTEAD = {  # what would take hours, or install a second time: the same, so tha
     "l2dyn pages": "python -m l2dyn pages --help",
     "l2dyn homogeneity": "python -m l2dyn homogeneity --steps 1",
 }
-PROGRAMS = ("make", "mkdocs", "pytest", "snakemake", "l2dyn", "python", ".ci/run", ".venv/bin/pytest", "cp", "mamba", "conda")
+PROGRAMS = (
+    "make",
+    "mkdocs",
+    "pytest",
+    "snakemake",
+    "l2dyn",
+    "python",
+    ".ci/run",
+    ".venv/bin/pytest",
+    "cp",
+    "mamba",
+    "conda",
+)
 
 
 def commands() -> list:
