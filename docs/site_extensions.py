@@ -6,7 +6,7 @@ from pathlib import Path
 from griffe import Extension
 
 DOCTEST = re.compile(r"(?m)^([ ]*)>>> .*(?:\n(?!\s*$).*)*")
-INCLUDED = {"](config/README.md)": "](configuration.md)", "](CONTRIBUTING.md)": "](contributing.md)"}
+INCLUDED = {"](config/README.md)": "](configuration.md)", "](CONTRIBUTING.md)": "](contributing.md)", "](docs/": "]("}
 
 
 class Doctests(Extension):

@@ -97,7 +97,8 @@ def _data(arguments: argparse.Namespace) -> int:
 
     if arguments.facts:
         for key, value in facts(arguments.name, arguments.data_dir or None).items():
-            print(f"{key} = {value}")
+            # lines of an entry; four digits of mean and std are as much as scaling needs
+            print(f"{key}={tuple(round(v, 4) for v in value) if key in ('mean', 'std') else value!r},")
         return EXIT_DONE
     path = arguments.output or prepared_path(arguments.name)
     prepare(arguments.name, path, arguments.data_dir or None)
