@@ -4,8 +4,9 @@ r"""Do the figures' numbers depend on the machine? Two results of one scale, mad
     L2DYN_RESULTS=other ATEN_CPU_CAPABILITY=default MKL_CBWR=AVX snakemake --cores 2 figures
     python benchmarks/two_machines.py results/quick other/quick --output two_machines.json
 
-The second call takes other kernels for all but convolutions (ONEDNN_MAX_CPU_ISA=AVX for these, too), as an older CPU would: sums are added in another order, and rounding grows as it
-does between any two machines. Every number of the figures' CSV files stands beside itself, with a margin that was fixed
+The second call takes other kernels for all but convolutions, as an older CPU would (ONEDNN_MAX_CPU_ISA=AVX for these,
+too, takes several times as long): sums are added in another order, and rounding grows as it does between any two
+machines. Every number of the figures' CSV files stands beside itself, with a margin that was fixed
 before either was made: exponents 0.15, constants C and c a factor 1.35, accuracies and their differences 0.015, decades
 between two λ 0.2. Where a number has an interval, it is said whether the two overlap; a wide interval is no agreement.
 """
