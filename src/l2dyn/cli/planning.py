@@ -1,7 +1,6 @@
 """Commands that say what there is to do and what is done: plan, status, made."""
 
 import argparse
-import json
 import logging
 
 from l2dyn.cli.options import Commands, finished_of, plan_of, print_table
@@ -9,6 +8,7 @@ from l2dyn.errors import EXIT_DONE, EXIT_OTHER, UserError
 from l2dyn.files import results_folder
 from l2dyn.runs.cache import Cache
 from l2dyn.runs.calibrations import NOMINAL_RATE, Calibration, calibration_for
+from l2dyn.runs.checkpoint_header import read_header_line
 from l2dyn.runs.cost import record_bytes, training_seconds
 from l2dyn.runs.plan import Plan, Task
 from l2dyn.runs.records import DamagedRecord
@@ -113,7 +113,7 @@ def _checkpointed() -> set[str]:
     for path in Cache().checkpoints.glob("*.ckpt"):
         try:
             with open(path, "rb") as stream:
-                begun |= set(json.loads(stream.readline())["run_ids"])
+                begun |= set(read_header_line(stream.readline())["run_ids"])
         except (OSError, ValueError, KeyError):
             log.warning("l2dyn: %s: damaged checkpoint; training sets it aside", path)
     return begun

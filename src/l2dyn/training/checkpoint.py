@@ -5,7 +5,6 @@ of its members goes on with all of them.
 """
 
 import io
-import json
 import logging
 import time
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 import torch
 
 from l2dyn.files import set_aside, sha256, write_atomically
+from l2dyn.runs.checkpoint_header import header_line, read_header_line
 from l2dyn.specs.run import NUMERICS_VERSION
 
 log = logging.getLogger(__name__)
@@ -59,8 +59,7 @@ def write_checkpoint(path: Path, run_ids: list[str], horizons: list[int], state:
         "numerics_version": NUMERICS_VERSION,
         "sha256": sha256(payload),
     }
-    first = json.dumps(header).encode()
-    write_atomically(path, first + b" " + sha256(first).encode() + b"\n" + payload)
+    write_atomically(path, header_line(header) + payload)
     return time.monotonic() - started
 
 
@@ -71,7 +70,7 @@ def read_checkpoint(path: Path) -> tuple[Header, dict] | None:
     """
     try:
         first, _, payload = path.read_bytes().partition(b"\n")
-        header = _header(first)
+        header = read_header_line(first)
         if header["numerics_version"] != NUMERICS_VERSION:
             return None
         if sha256(payload) != header["sha256"]:
@@ -91,7 +90,7 @@ def headers(folder: Path) -> list[Header]:
     for path in sorted(Path(folder).glob(f"*{SUFFIX}")):
         try:
             with open(path, "rb") as stream:
-                header = _header(stream.readline())
+                header = read_header_line(stream.readline())
             if header["numerics_version"] == NUMERICS_VERSION:
                 found.append(Header(path, header["run_ids"], header["horizons"], header["step"]))
         except FileNotFoundError:
@@ -99,14 +98,6 @@ def headers(folder: Path) -> list[Header]:
         except (OSError, ValueError, KeyError, TypeError) as error:
             _set_aside_damaged(path, error)
     return found
-
-
-def _header(first: bytes) -> dict:
-    """The header of a checkpoint's first line, verified. Raises ValueError."""
-    text, _, digest = first.rstrip(b"\n").rpartition(b" ")
-    if sha256(text).encode() != digest:
-        raise ValueError("the SHA-256 of its header does not fit")
-    return json.loads(text)
 
 
 def _set_aside_damaged(path: Path, error: Exception) -> None:
