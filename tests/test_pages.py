@@ -53,7 +53,6 @@ INSTEAD = {  # what would take hours, or install a second time: the same, so tha
         "python -m l2dyn predict --scale smoke --experiment fig4a --budget 9"
     ),
     "mkdocs build --strict": "python -m mkdocs build --strict --quiet",
-    "mkdocs build": "python -m mkdocs build --quiet",
     "l2dyn pages": "python -m l2dyn pages --help",
     "l2dyn homogeneity": "python -m l2dyn homogeneity --steps 1",
 }

@@ -82,7 +82,7 @@ def test_categories_lead_to_figures_and_claims(page, report):
     click(page, "Claims")
     time.sleep(1)
     assert "parts of the claims" in text_of(page)
-    assert len(rows_of(checkout.out / "claims.csv")) == 21
+    assert len(rows_of(checkout.out / "claims.csv")) == 22
     assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 

@@ -5,12 +5,14 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 import yaml
 from checkout import Checkout, needs
+from filelock import FileLock
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +49,14 @@ GRES = "".join(f"NodeName={{host}} Name=gpu Type=fake File={device} Flags=nvidia
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
+def alone():
+    """There is one /etc/slurm: another process of the tests waits until this one has put its Slurm away."""
+    with FileLock(Path(tempfile.gettempdir()) / "l2dyn-slurm-tests.lock", timeout=1800):
+        yield
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory, alone):
     """The environment in which Slurm's commands find it: none, since jobs find it in /etc/slurm only."""
     needs(os.geteuid() == 0, "its daemons need root")
     needs(all(map(shutil.which, ("slurmctld", "slurmd", "munged", "sbatch"))), "slurm-wlm and munge are not installed")
