@@ -9,8 +9,8 @@ from l2dyn.specs.nets import ConvNetSpec, ImageShape
 class ConvNet(nn.Module):
     """Twice [3×3 convolution "same", 3×3 convolution "valid", max pooling], then a dense layer and a linear readout.
 
-    [Batch norm and] ReLU follow each convolution and the dense layer; biases everywhere. image_shape: height, width,
-    channels. Raises ValueError for an image that pooling leaves nothing of.
+    [Batch norm and] ReLU follow each convolution and the dense layer. image_shape: height, width, channels. Raises
+    ValueError for images so small that pooling leaves no pixel.
     """
 
     def __init__(self, spec: ConvNetSpec, image_shape: ImageShape, outputs: int):
@@ -18,14 +18,15 @@ class ConvNet(nn.Module):
         fan_in = image_shape[2]
         layers: list[nn.Module] = []
         for same, valid in (spec.channels[:2], spec.channels[2:]):
-            layers += [nn.Conv2d(fan_in, same, 3, padding=1), *_activation(spec, same)]
-            layers += [nn.Conv2d(same, valid, 3), *_activation(spec, valid)]
+            layers += [nn.Conv2d(fan_in, same, 3, padding=1, bias=spec.bias), *_activation(spec, same)]
+            layers += [nn.Conv2d(same, valid, 3, bias=spec.bias), *_activation(spec, valid)]
             layers += [nn.MaxPool2d(spec.pool, spec.pool_stride)]
             fan_in = valid
         self.features = nn.Sequential(*layers)
         height, width = spec.sides(image_shape)[-1]
-        self.dense = nn.Sequential(nn.Linear(fan_in * height * width, spec.dense), *_activation(spec, spec.dense))
-        self.readout = nn.Linear(spec.dense, outputs)
+        flat = fan_in * height * width
+        self.dense = nn.Sequential(nn.Linear(flat, spec.dense, spec.bias), *_activation(spec, spec.dense))
+        self.readout = nn.Linear(spec.dense, outputs, spec.bias)
 
     def forward(self, images: Tensor) -> Tensor:
         """images: [N, channels, height, width]; returns [N, outputs]."""

@@ -31,6 +31,12 @@ def empirical_ntk(net: StackedFullyConnected, x1: Tensor, x2: Tensor | None = No
     return kernel / outputs
 
 
+def norm_and_rotation(kernel: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
+    """‖Θ‖, Frobenius, and how far Θ has turned from Θ₀, 1 − ⟨Θ, Θ₀⟩/(‖Θ‖·‖Θ₀‖); kernel, first: [(E,) N, N]."""
+    norm, initial = kernel.norm(dim=(-2, -1)), first.norm(dim=(-2, -1))
+    return norm, 1.0 - (kernel * first).sum(dim=(-2, -1)) / (norm * initial)
+
+
 def as_drawn(
     spec: FullyConnectedSpec, outputs: int, seed: int, *inputs: np.ndarray
 ) -> tuple[list[np.ndarray], Callable[[int, int], np.ndarray]]:

@@ -88,8 +88,8 @@ class RunSpec(Spec):
     squared distance, summed over outputs). order_shards: the training set lies in that many fixed equal parts, each
     shuffled by itself; a batch takes as many samples of each, part after part, as the authors' devices did. precision:
     "float32", or "tf32" and "bfloat16" for products rounded by a GPU, or "float64" for tests
-    (l2dyn.training.precision). kernel_samples: on so many training samples, the first ones,
-    the norm of the neural tangent kernel is measured (fully-connected nets with one output).
+    (l2dyn.training.precision). kernel_samples: on so many training samples, the first ones, the norm of the neural
+    tangent kernel is measured (nets with one output).
     """
 
     net: AnyNetSpec
@@ -123,8 +123,8 @@ class RunSpec(Spec):
             raise ValueError(f"augmentation.mixup_group: {group} does not divide the batch of {self.samples_a_step}")
         if self.data.scaling == "split" and self.augmentation.crop and self.augmentation.variant == "standard":
             raise ValueError("data.scaling: split goes with augmentation.variant authors, which pads after scaling")
-        if self.kernel_samples and (not self.stacks or self.data.outputs > 1):
-            raise ValueError("kernel_samples: for runs that train as a stack, with one output (labels: parity)")
+        if self.kernel_samples and self.data.outputs > 1:
+            raise ValueError("kernel_samples: for nets with one output (data.labels: parity)")
         if self.kernel_samples > self.data.train_samples:
             raise ValueError(f"kernel_samples: more than the {self.data.train_samples} training samples")
         if self.data.labels == "parity" and self.loss != "half_mse":

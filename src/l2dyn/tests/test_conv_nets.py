@@ -320,3 +320,13 @@ def test_directional_derivatives_pass_through(spec):
     derivative = torch.func.jvp(outputs, (parameters,), (parameters,))[1]
     moved = [outputs({name: p * (1 + step) for name, p in parameters.items()}) for step in (1e-6, -1e-6)]
     torch.testing.assert_close(derivative, (moved[0] - moved[1]).detach() / 2e-6, rtol=1e-5, atol=1e-6)
+
+
+def test_without_biases_and_batch_norm_it_is_six_homogeneous():
+    spec = SMALL_CONV.model_copy(update={"bias": False})
+    net = build_net(spec, (14, 14, 1), 3, 0).double()
+    assert not any("bias" in name for name, _ in net.named_parameters())
+    x = torch.randn(4, 1, 14, 14, generator=generator(), dtype=torch.float64)
+    parameters = {name: p.detach() for name, p in net.named_parameters()}
+    doubled = torch.func.functional_call(net, {name: 2 * p for name, p in parameters.items()}, (x,))
+    torch.testing.assert_close(doubled, 2.0**6 * net(x).detach())

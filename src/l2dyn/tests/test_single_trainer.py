@@ -27,6 +27,7 @@ from l2dyn.training.stacked import StackedTrainer
 
 CONV = ConvNetSpec(channels=(3, 4, 4, 5), dense=7, pool=2, pool_stride=2)
 CONV_BN = CONV.model_copy(update={"batch_norm": True})
+CONV_WITHOUT_BIASES = CONV.model_copy(update={"bias": False})
 WRN = WideResNetSpec(depth=10, width=1)
 CROP_AND_MIXUP = AugmentationSpec(crop=1, mixup=0.3)
 EVERYTHING = {  # that a state has to hold
@@ -242,11 +243,34 @@ def test_an_optimizer_is_whatever_its_spec_imports():
     assert not adam.stacks
 
 
-def test_the_kernel_is_measured_by_stacks_only():
-    samples = made_up_samples(labels="parity")
-    task = made_up.make_task(samples, loss="half_mse", kernel_samples=5)
-    with pytest.raises(ValueError, match="kernel_samples"):
-        SingleTrainer([task], samples)
+@pytest.mark.parametrize("net", [FullyConnectedSpec(hidden_layers=2, width=12), CONV_WITHOUT_BIASES], ids=["fc", "cnn"])
+def test_the_kernel_against_gradients_one_by_one(net):
+    """Its norm, and its rotation from the drawn net, also where a run went on from a checkpoint."""
+    samples = make_samples(labels="parity")
+    task = make_task(samples, steps=8, lr=0.02, loss="half_mse", kernel_samples=5, net=net)
+    trainer = SingleTrainer([task], samples)
+
+    def kernel():
+        x = torch.from_numpy(numpy_samples.inputs(samples.spec, samples.train_images[:5])).reshape(5, 1, 14, 14)
+        rows = []
+        for f in trainer.net(x).flatten():
+            gradients = torch.autograd.grad(f, list(trainer.net.parameters()), retain_graph=True)
+            rows.append(torch.cat([g.flatten() for g in gradients]))
+        return torch.stack(rows) @ torch.stack(rows).T
+
+    first = kernel()
+    columns = ended(trainer).columns
+    last = kernel()
+    rotation = 1 - (first * last).sum().item() / (first.norm() * last.norm()).item()
+    assert rotation > 1e-4
+    assert columns["kernel_norm"][[0, -1]] == pytest.approx([first.norm().item(), last.norm().item()], rel=1e-9)
+    assert columns["kernel_rotation"][[0, -1]] == pytest.approx([0.0, rotation], rel=1e-7, abs=1e-12)
+
+    before = SingleTrainer([task], samples)
+    before.advance(4)
+    after = SingleTrainer([task], samples)
+    after.load_tensors(round_trip(before.tensors()))
+    torch.testing.assert_close(after.measure(), before.measure(), rtol=0, atol=0)
 
 
 def round_trip(state: dict) -> dict:

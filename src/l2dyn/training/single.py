@@ -18,6 +18,8 @@ from l2dyn.data.samples import Samples
 from l2dyn.errors import UserError
 from l2dyn.nets.batch_norm import GroupedBatchNorm
 from l2dyn.nets.build import build_net
+from l2dyn.nets.module_ntk import module_ntk
+from l2dyn.nets.ntk import norm_and_rotation
 from l2dyn.optim.auto_l2 import AutoL2
 from l2dyn.runs.plan import Task
 from l2dyn.specs.base import imported
@@ -37,7 +39,6 @@ class SingleTrainer(TrainingLoop):
 
     The penalty (λ/2)·‖θ‖² over all parameters lives in the optimizer's coupled weight_decay and nowhere else: the loss
     never holds it. Nothing waits for the device but evaluations, AutoL2's measurements and the order of a new epoch.
-    Raises ValueError for a run with kernel_samples, which only stacks measure.
     """
 
     stretch = 16
@@ -47,8 +48,6 @@ class SingleTrainer(TrainingLoop):
         (task,) = tasks
         self.spec, self.grid, self.device = task.spec, task.grid, device
         spec = task.spec
-        if spec.kernel_samples:
-            raise ValueError(f"kernel_samples: run {spec.run_id} does not stack, and only stacks measure the kernel")
         self.dtype = PARAMETER_DTYPES[spec.precision]
         self._train, self._test = on_device(samples, spec.loss, self.dtype, device)
         net = build_net(spec.net, samples.spec.image_shape, samples.spec.outputs, spec.init_seed)
@@ -65,6 +64,9 @@ class SingleTrainer(TrainingLoop):
         self.batches = Batches(*self._train, order)
         fill = 0.0 if spec.data.scaling == "split" else black(samples.spec)
         self.augment = Augmentation(spec.augmentation, spec.augmentation_seed, fill=fill)
+        self._first_kernel = (
+            self._kernel() if spec.kernel_samples else None
+        )  # of the drawn net, also if a state follows
         self._measured = torch.zeros(2, dtype=torch.float64, device=device)  # loss and error summed over the interval
 
     def advance(self, steps: int) -> None:
@@ -94,7 +96,15 @@ class SingleTrainer(TrainingLoop):
         train_loss, train_error = self._measure_on(*self._train, subset, net.normalized_together(batch))
         test_loss, test_error = self._measure_on(*self._test, len(self._test[0]), net.tested_together(batch))
         square = sum(p.to(torch.float64).square().sum() for p in self.net.parameters())
-        return torch.stack([train_loss, train_error, test_loss, 1.0 - test_error, square.sqrt()])[None]
+        measures = [train_loss, train_error, test_loss, 1.0 - test_error, square.sqrt()]
+        if self._first_kernel is not None:
+            measures += norm_and_rotation(self._kernel(), self._first_kernel)
+        return torch.stack(measures)[None]
+
+    def _kernel(self) -> Tensor:
+        """Θ on the first kernel_samples training samples, [kernel_samples, kernel_samples] float64."""
+        x = _planes(self._train[0].take(slice(self.spec.kernel_samples)))
+        return module_ntk(self.net, x).to(torch.float64)
 
     def rates(self) -> list[tuple[float, float]]:
         """See TrainingLoop; a measurement that AutoL2 takes before the next step may still lower λ."""

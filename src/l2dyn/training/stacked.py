@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from l2dyn.data.samples import Samples
-from l2dyn.nets.ntk import empirical_ntk
+from l2dyn.nets.ntk import empirical_ntk, norm_and_rotation
 from l2dyn.runs.plan import Task
 from l2dyn.specs.base import imported
 from l2dyn.training.inputs import Batches, Images, on_device
@@ -73,9 +73,7 @@ class StackedTrainer(TrainingLoop):
         test_loss, test_error = self._measure_on(*self._test)
         measures = [train_loss, train_error, test_loss, 1.0 - test_error, net.norms()]
         if count := self.tasks[0].spec.kernel_samples:
-            kernel = self._kernel(count)
-            norm, first = kernel.norm(dim=(1, 2)), self._first_kernel.norm(dim=(1, 2))
-            measures += [norm, 1.0 - (kernel * self._first_kernel).sum(dim=(1, 2)) / (norm * first)]
+            measures += norm_and_rotation(self._kernel(count), self._first_kernel)
         return torch.stack(measures, dim=1)
 
     def _kernel(self, count: int) -> Tensor:

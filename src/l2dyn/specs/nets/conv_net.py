@@ -11,8 +11,8 @@ class ConvNetSpec(NetSpec):
     """Two blocks of [3×3 convolution "same", 3×3 convolution "valid", max pooling], a dense layer and a linear readout.
 
     channels: of the four convolutions. pool, pool_stride: window and stride of the pooling (the paper's window of 6
-    with stride 1 leaves 18×18 of a 32×32 image). batch_norm: before each ReLU. Convolutions and dense layers that batch
-    norm follows keep their biases, which start at 0.
+    with stride 1 leaves 18×18 of a 32×32 image). batch_norm: before each ReLU. bias: of convolutions and dense layers,
+    also where batch norm follows; starts at 0. Without biases and batch norm the net is 6-homogeneous.
     """
 
     module: ClassVar[str] = "l2dyn.nets.conv_net:ConvNet"
@@ -23,6 +23,7 @@ class ConvNetSpec(NetSpec):
     pool: Count = 6
     pool_stride: Count = 1
     batch_norm: bool = False
+    bias: bool = True
     norm_group: NaturalNumber = 0
     weight_std: Positive = math.sqrt(2.0)
 
@@ -49,4 +50,4 @@ class ConvNetSpec(NetSpec):
 
     def describe(self) -> str:
         """See NetSpec."""
-        return "CNN, batch norm" if self.batch_norm else "CNN, no batch norm"
+        return f"CNN, {'' if self.batch_norm else 'no '}batch norm{'' if self.bias else ', no biases'}"
