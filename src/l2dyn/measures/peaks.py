@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from l2dyn.measures.smoothing import WINDOW, noise
+
 TOLERANCE = 0.005  # 0.5 percentage points, figure 2's caption
 ABOVE_CHANCE = 0.10  # a run that never beats chance by this has no t*
 FITTED_ERROR = 0.02  # a run whose training error never gets this low does not fit the training set
@@ -44,9 +46,12 @@ class Peak:
 def peak(t, accuracy, horizon: float, chance: float = 0.1, tolerance: float = TOLERANCE) -> Peak | None:
     """The peak of a test-accuracy curve, None where it never beats chance by 10 points.
 
-    The one censoring rule, for t* and fits only: a run is right-censored when it first comes within `tolerance` of its
-    maximum in the last half of its horizon (it has not flattened before) and ends within `tolerance` of it (it has not
-    come down). Raises ValueError as time_to_peak does.
+    The one censoring rule, for t* and fits only: a run is right-censored when its t* hangs on where the run happens to
+    end. So it is unless accuracy has come down (`has_come_down`), or t* lies in the first half of the horizon and the
+    first half alone, read by the same rule, gives a t* less than √2 times earlier. An accuracy that creeps upwards as
+    log t fails that, whatever its slope: its t* is a fixed part of the horizon, and horizons ∝ 1/λ look like a law.
+
+    Raises ValueError as time_to_peak does.
     """
     t, accuracy = curve(t, accuracy)
     t_star = time_to_peak(t, accuracy, tolerance)
@@ -54,15 +59,36 @@ def peak(t, accuracy, horizon: float, chance: float = 0.1, tolerance: float = TO
     if best < chance + ABOVE_CHANCE:
         return None
     first = _first_within(accuracy, tolerance)
-    rising_late = t_star > horizon / 2
-    come_down = accuracy[-1] < best - tolerance - ROUNDING
     return Peak(
         max_accuracy=best,
         t_argmax=float(t[accuracy.argmax()]),
         t_star=t_star,
         t_before=float(t[max(first - 1, 0)]),
-        censored=bool(rising_late and not come_down),
+        censored=not (has_come_down(accuracy, tolerance) or _stays(t, accuracy, t_star, horizon, tolerance)),
     )
+
+
+def has_come_down(accuracy, tolerance: float = TOLERANCE) -> bool:
+    """Whether a curve [n] ends visibly below its maximum: by more than `tolerance` and three times its noise.
+
+    Means over five evaluations are compared, the last of them with the best, over fewer where there are few; below 16
+    evaluations over one, and noise cannot be told from the curve.
+
+    >>> has_come_down([0.5, 0.9, 0.7, 0.6]), has_come_down([0.5, 0.8, 0.9, 0.896])
+    (True, False)
+    """
+    window = max(1, (min(WINDOW, len(accuracy) // 8) - 1) // 2 * 2 + 1)  # odd
+    spread = noise(accuracy[-3 * WINDOW - 2 :]) * math.sqrt(2 / window) if len(accuracy) >= 16 else 0.0
+    means = np.convolve(accuracy, np.full(window, 1 / window), mode="valid")
+    return bool(means[-1] < means.max() - tolerance - 3.0 * spread - ROUNDING)
+
+
+def _stays(t: np.ndarray, accuracy: np.ndarray, t_star: float, horizon: float, tolerance: float) -> bool:
+    """Whether t* lies in the first half of the horizon and would have been found there much the same."""
+    if t_star > horizon / 2:
+        return False
+    half = t <= horizon / 2
+    return time_to_peak(t[half], accuracy[half], tolerance) * math.sqrt(2.0) >= t_star
 
 
 def curve(t, accuracy) -> tuple[np.ndarray, np.ndarray]:
