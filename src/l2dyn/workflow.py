@@ -204,20 +204,24 @@ class Workflow:
         return _hash([[h.run_id, h.steps, h.sha256] for h in headers if h is not None])
 
     def summary_key(self, experiment: str) -> str:
-        """Of a summary besides its bundles: which runs, to which horizons, and how they are measured."""
-        return _hash([self.plan.key(experiment), code_key("l2dyn.tables.summary")])
+        """Of a summary besides its bundles: which runs, up to where, in which units, and how they are measured."""
+        config = self.config.experiments[experiment]
+        read = [config.units, to_dict(config.evaluation)]
+        return _hash([self.plan.key(experiment), read, code_key("l2dyn.tables.summary")])
 
     def selection_key(self, experiment: str) -> str:
         """Of an l2 selection besides its bundles: which λ are asked for, the source's runs, how they are measured."""
         config = self.config.experiments[experiment]
         wanted = config.model_dump(mode="json", include={"l2", "lr", "lr_schedule", "units"})
-        source = self.plan.key(config.l2.source)
-        return _hash([wanted, config.horizon.fixed, source, code_key("l2dyn.tables.l2_selection")])
+        source = config.l2.source
+        read = [self.plan.key(source), to_dict(self.config.experiments[source].evaluation)]
+        return _hash([wanted, config.horizon.fixed, read, code_key("l2dyn.tables.l2_selection")])
 
     def theory_key(self, curve: str) -> str:
-        """Of a theory curve: its section, the experiments that it needs, and its code."""
+        """Of a theory curve: its section, the experiments that it needs, its code, and what ships of it."""
         section = self.config.theory.curve(curve)
         parts = [to_dict(section), self.config.train, code_key(section.table.partition(":")[0])]
+        parts.append("" if self.config.train else _content(f"theory/{self.scale}/{curve}.csv"))
         return _hash(parts + [to_dict(self.config.experiments[name]) for name in section.needs])
 
     def figure_key(self, figure: str) -> str:

@@ -82,7 +82,7 @@ def _status(arguments: argparse.Namespace) -> int:
         counts = dict.fromkeys(("done", "shipped", "diverged", "checkpointed", "missing"), 0)
         for task in plan.tasks(name):
             try:
-                record = finished.load(task.run_id, task.steps)
+                record = finished.load(task.run_id, task.steps, task.evaluations())
             except DamagedRecord as error:
                 damage.append(error)
                 record = None

@@ -87,7 +87,11 @@ def _train(arguments: argparse.Namespace) -> int:
         log.info("%s %s: stopped before the end: %s; call again to go on", part.experiment, part.name, done)
         return EXIT_STOPPED
     if arguments.output:
-        write_records(arguments.output, [finished.load(task.run_id, task.steps) for task in part.tasks])
+        records = [finished.load(task.run_id, task.steps, task.evaluations()) for task in part.tasks]
+        if None in records:
+            lost = part.tasks[records.index(None)].run_id
+            raise UserError(f"run {lost}: another job has replaced its record by one for other budgets; call again")
+        write_records(arguments.output, records)
     log.info("%s %s: %s", part.experiment, part.name, done)
     return EXIT_DONE
 
@@ -112,7 +116,7 @@ def _recorded(arguments: argparse.Namespace) -> int:
     ids = dict.fromkeys(point.run_id for point in plan.experiments[arguments.experiment])
     held = finished_of(plan) if arguments.everywhere else Shelf(reuse=plan.scale.reuse)
     records = [record for record in map(held.load, ids) if record is not None]
-    write_records(arguments.output, records)
+    write_records(arguments.output, records, recorded=[run_id for run_id in ids if held.recorded(run_id)])
     log.info("%s: %d of %d runs", arguments.output, len(records), len(ids))
     return EXIT_DONE
 

@@ -1,13 +1,14 @@
 """Bundles: what the rules of the workflow hand on, and where a training job finds what is already trained."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from l2dyn.errors import UserError
 from l2dyn.files import results_folder
 from l2dyn.runs.cache import Cache
-from l2dyn.runs.records import DamagedRecord, Record, RecordHeader, read_headers, read_record
+from l2dyn.runs.records import DamagedRecord, Record, RecordHeader, read_headers, read_record, recorded_ids
 from l2dyn.runs.shelf import Shelf
 from l2dyn.specs.run import NUMERICS_VERSION
 
@@ -24,9 +25,11 @@ class Bundles(Mapping[str, Record]):
 
     def __init__(self, paths: Iterable[Path]):
         self._held: dict[str, tuple[Path, RecordHeader]] = {}
+        self._recorded: dict[Path, set[str]] = {}
         for path in map(Path, paths):
             with _remedy_named():
                 headers = read_headers(path)
+                self._recorded[path] = recorded_ids(path) if path.name == RECORDED else set()
             for run_id, header in headers.items():
                 if run_id not in self._held or header.reach > self._held[run_id][1].reach:
                     self._held[run_id] = (path, header)
@@ -48,13 +51,14 @@ class Bundles(Mapping[str, Record]):
 
     def recorded(self, run_id: str) -> bool:
         """Whether it comes from the shelf."""
-        return self._held[run_id][0].name == RECORDED
+        return run_id in self._recorded[self._held[run_id][0]]
 
 
 class Finished:
     """What is finished, wherever it lies: in the cache, on the shelf, in bundles (a damaged one counts as absent).
 
-    bundles: paths, looked at only where the others have nothing.
+    bundles: paths. Where several have a run, the record that serves more counts; of equals the cache's, then the
+    shelf's.
     """
 
     def __init__(self, cache: Cache | None = None, shelf: Shelf | None = None, bundles: Iterable[Path] = ()):
@@ -63,27 +67,28 @@ class Finished:
         self._listed: dict[Path, dict[str, RecordHeader]] | None = None
 
     def header(self, run_id: str) -> RecordHeader | None:
-        """Of the record that serves most, of equals the cache's; None where there is none."""
-        found = [self.cache.header(run_id), self.shelf.headers.get(run_id)]
-        found += [headers[run_id] for headers in self._in_bundles().values() if run_id in headers]
-        return max(filter(None, found), key=lambda header: header.reach, default=None)
+        """Of the record that serves most, None where there is none."""
+        return next((header for header, _ in self._held(run_id)), None)
 
     def serves(self, run_id: str, steps: int) -> bool:
         """Whether a record answers for a horizon of `steps`; reads no columns."""
         header = self.header(run_id)
         return header is not None and header.serves(steps)
 
-    def load(self, run_id: str, steps: int = 0) -> Record | None:
-        """The verified record that serves most, None where none serves `steps`. Raises DamagedRecord for the shelf."""
-        found = [self.cache.load(run_id), self.shelf.load(run_id)]
-        if not any(record is not None and record.serves(max(steps, 1)) for record in found):
-            for path in (path for path, headers in self._in_bundles().items() if run_id in headers):
-                try:
-                    found.append(read_record(path, run_id))
-                except DamagedRecord:
-                    continue
-        serving = [record for record in found if record is not None and record.serves(steps)]
-        return max(serving, key=lambda record: record.reach, default=None)
+    def load(self, run_id: str, steps: int = 0, measured: Iterable[int] = ()) -> Record | None:
+        """The verified record that serves most, None where none serves `steps` and was measured at those asked for.
+
+        Raises DamagedRecord for the shelf, UserError for what cannot be read now.
+        """
+        measured = list(measured)
+        if self.cache.header(run_id) is None:
+            self.cache.load(run_id)  # which sets a damaged one aside
+        for header, read in self._held(run_id):
+            if header.serves(steps):
+                record = read()
+                if record is not None and record.serves(steps) and record.measured_at(measured):
+                    return record
+        return None
 
     def get(self, run_id: str) -> Record | None:
         """The record that serves most, as Bundles.get."""
@@ -92,6 +97,25 @@ class Finished:
     def recorded(self, run_id: str) -> bool:
         """Whether it comes from the shelf."""
         return self.header(run_id) is not None and self.header(run_id) is self.shelf.headers.get(run_id)
+
+    def _held(self, run_id: str) -> list[tuple[RecordHeader, Callable[[], Record | None]]]:
+        """What there is of a run, and how to read it; what serves more comes first."""
+        found = [(header, functools.partial(self._of_bundle, path, run_id)) for path, header in self._bundled(run_id)]
+        if (header := self.shelf.headers.get(run_id)) is not None:
+            found.insert(0, (header, functools.partial(self.shelf.load, run_id)))
+        if (header := self.cache.header(run_id)) is not None:
+            found.insert(0, (header, functools.partial(self.cache.load, run_id)))
+        return sorted(found, key=lambda held: held[0].reach, reverse=True)  # stable
+
+    def _bundled(self, run_id: str) -> list[tuple[Path, RecordHeader]]:
+        return [(path, headers[run_id]) for path, headers in self._in_bundles().items() if run_id in headers]
+
+    @staticmethod
+    def _of_bundle(path: Path, run_id: str) -> Record | None:
+        try:
+            return read_record(path, run_id)
+        except DamagedRecord:
+            return None
 
     def _in_bundles(self) -> dict[Path, dict[str, RecordHeader]]:
         """Headers of the bundles' records that count, by path; a bundle is read once."""

@@ -41,7 +41,10 @@ class Cache:
         return header if header is not None and header.numerics_version >= NUMERICS_VERSION else None
 
     def load(self, run_id: str) -> Record | None:
-        """The verified record, None where there is none that counts; a damaged one is set aside with a warning."""
+        """The verified record, None where there is none that counts; a damaged one is set aside with a warning.
+
+        Raises UserError where it cannot be read now, or was written in another format.
+        """
         path = self.path(run_id)
         if not path.exists():
             return None
@@ -54,12 +57,16 @@ class Cache:
         return record if record.numerics_version >= NUMERICS_VERSION else None
 
     def save(self, record: Record) -> bool:
-        """Store a record, atomically; False where the one there is of a newer numerics version or serves as much.
+        """Store a record, atomically; False where the one there is of a newer numerics version or answers for more.
+
+        It answers for more where it reaches as far and was measured wherever this one was.
 
         Raises UserError when it cannot be written.
         """
         held = self.load(record.run_id)
         if held is not None and (record.numerics_version, record.reach) <= (held.numerics_version, held.reach):
-            return False
+            newer = held.numerics_version > record.numerics_version
+            if newer or held.measured_at(record.columns["step"].tolist()):
+                return False
         write_records(self.path(record.run_id), [record])
         return True

@@ -10,6 +10,8 @@ from l2dyn.specs.base import canonical_json
 
 # packages whose code decides what is shown
 ANALYSIS = ("measures", "claims", "tables", "theory", "plotting", "data", "nets")
+# and modules elsewhere by which a record is read: which one counts, up to where, at which steps, in which units
+READING = ("runs/records.py", "runs/bundles.py", "specs/horizons.py", "specs/units.py")
 
 
 def code_key(*roots: str | Path) -> str:
@@ -21,7 +23,8 @@ def code_key(*roots: str | Path) -> str:
         if path not in seen:
             seen.add(path)
             waiting += _imported(path)
-    kept = [path for path in sorted(seen) if path.parent.name in ANALYSIS or path in roots]
+    reading = {ROOT / "src" / "l2dyn" / name for name in READING}
+    kept = [path for path in sorted(seen) if path.parent.name in ANALYSIS or path in reading or path in roots]
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in kept]
     return hashlib.sha256(canonical_json(digests).encode()).hexdigest()[:10]
 

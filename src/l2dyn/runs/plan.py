@@ -37,12 +37,16 @@ class Point:
 
 @dataclass(frozen=True)
 class Task:
-    """A run to be trained: to the longest horizon that is asked for, measured at every shorter one too."""
+    """A run to be trained: to the longest horizon that is asked for, measured at every shorter one too.
+
+    grid: of the experiment that trains it. others: (grid, up to which step) of those that list it beside.
+    """
 
     spec: RunSpec
     steps: int
     budgets: tuple[int, ...]
     grid: EvaluationGrid
+    others: tuple[tuple[EvaluationGrid, int], ...] = ()
 
     @property
     def run_id(self) -> str:
@@ -51,7 +55,9 @@ class Task:
 
     def evaluations(self) -> list[int]:
         """The steps at which this run is measured."""
-        return self.grid.steps(self.steps, self.spec.steps_per_epoch, self.budgets)
+        steps_per_epoch = self.spec.steps_per_epoch
+        wanted = set(self.grid.steps(self.steps, steps_per_epoch, self.budgets))
+        return sorted(wanted.union(*(grid.steps(until, steps_per_epoch) for grid, until in self.others)))
 
     def stack_key(self) -> str:
         """Equal for runs that can train as one stack: same net, samples, loss, batch and class of horizon.
@@ -89,7 +95,7 @@ class Slice:
     @property
     def key(self) -> str:
         """Hash of run ids, steps, evaluation grids and numerics version: part of the bundle's name."""
-        listed = [[t.run_id, t.steps, list(t.budgets), to_dict(t.grid)] for t in self.tasks]
+        listed = [[t.run_id, t.steps, list(t.budgets), to_dict(t.grid), *_plain(t.others)] for t in self.tasks]
         return hashlib.sha256(canonical_json([listed, NUMERICS_VERSION]).encode()).hexdigest()[:10]
 
     @property
@@ -119,9 +125,9 @@ class Plan:
         for experiment, points in listed.items():
             for point in points:
                 self._owners.setdefault(point.run_id, experiment)
-        every = [point for points in listed.values() for point in points]
-        grids = {run_id: scale.experiments[owner].evaluation for run_id, owner in self._owners.items()}
-        self._listed = _tasks(every, grids)
+        self._listed = _tasks(
+            [(point, scale.experiments[e].evaluation) for e, points in listed.items() for point in points]
+        )
 
     @property
     def pending(self) -> list[str]:
@@ -146,14 +152,14 @@ class Plan:
             ids = dict.fromkeys(point.run_id for point in points)
             return [self._listed[i] for i in ids if not owned_only or self._owners[i] == experiment]
         # a longer run takes a listed one's place in the cache: it is measured wherever that one is, too
-        own = _tasks(points, {point.run_id: config.evaluation for point in points})
+        own = _tasks([(point, config.evaluation) for point in points])
         return [_merged(self._listed.get(run_id), task) for run_id, task in own.items()]
 
     def provisional(self, experiment: str) -> list[Task]:
         """What a pending experiment will train, at a λ that stands for the ones to come: good for its cost only."""
         config = self.scale.experiments[experiment]
         points = self._points(experiment, config, lambda lr, epochs: [epochs])  # any λ, another one for each budget
-        return list(_tasks(points, {point.run_id: config.evaluation for point in points}).values())
+        return list(_tasks([(point, config.evaluation) for point in points]).values())
 
     def slice(self, experiment: str, index: int, count: int, owned_only: bool = False) -> Slice:
         """Slice `index` of `count`: a run belongs to the one that its id hashes to, whoever else is in the grid."""
@@ -215,21 +221,30 @@ class Plan:
         return Point(config.run(lr, l2, seed, declared[0] / steps_per_epoch), *declared)
 
 
-def _tasks(points: list[Point], grids: Mapping[str, EvaluationGrid]) -> dict[str, Task]:
-    """By run id: the run at the longest of its horizons."""
-    specs = {point.run_id: point.spec for point in points}
-    horizons: dict[str, set[int]] = {}
-    for point in points:
-        horizons.setdefault(point.run_id, set()).add(point.steps)
-    return {i: Task(specs[i], max(steps), tuple(sorted(steps)), grids[i]) for i, steps in horizons.items()}
+def _tasks(points: Iterable[tuple[Point, EvaluationGrid]]) -> dict[str, Task]:
+    """By run id: the run at the longest of its horizons, measured on every grid that it comes with."""
+    tasks: dict[str, Task] = {}
+    for point, grid in points:
+        task = Task(point.spec, point.steps, (point.steps,), grid)
+        tasks[point.run_id] = _merged(tasks.get(point.run_id), task)
+    return tasks
 
 
-def _merged(listed: Task | None, own: Task) -> Task:
-    """A task that answers for both."""
-    if listed is None:
-        return own
-    budgets = tuple(sorted({*own.budgets, *listed.budgets}))
-    return dataclasses.replace(listed, steps=max(budgets), budgets=budgets)
+def _merged(first: Task | None, other: Task) -> Task:
+    """A task that answers for both, as the first one's."""
+    if first is None:
+        return other
+    budgets = tuple(sorted({*first.budgets, *other.budgets}))
+    until = dict(first.others)
+    for grid, steps in ((other.grid, other.steps), *other.others):
+        if grid != first.grid:
+            until[grid] = max(steps, until.get(grid, 0))
+    return dataclasses.replace(first, steps=budgets[-1], budgets=budgets, others=tuple(until.items()))
+
+
+def _plain(others: tuple[tuple[EvaluationGrid, int], ...]) -> list:
+    """Grids and steps as JSON has them."""
+    return [[to_dict(grid), until] for grid, until in others]
 
 
 def planned(name: str, scale: ScaleConfig) -> Plan:

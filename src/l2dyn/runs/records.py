@@ -83,10 +83,23 @@ class Record:
             return "short"
         return "diverged" if self.status == "diverged" and self.steps <= steps else "finished"
 
-    def prefix(self, steps: int) -> dict[str, np.ndarray]:
-        """The columns up to and including `steps`."""
+    def measured_at(self, steps: Iterable[int]) -> bool:
+        """Whether it was measured at all of these steps, or diverged before those at which it was not."""
+        lacking = set(steps) - set(self.columns["step"].tolist())
+        return not lacking or (self.status == "diverged" and min(lacking) >= self.steps)
+
+    def prefix(self, steps: int, at: Iterable[int] | None = None) -> dict[str, np.ndarray]:
+        """The columns up to and including `steps`.
+
+        at: as if only these steps had been measured, so that runs which other experiments measure more often compare
+        fairly; for a step that was not, the last evaluation before it.
+        """
         count = int(np.searchsorted(self.columns["step"], steps, side="right"))
-        return {name: values[:count] for name, values in self.columns.items()}
+        chosen = np.arange(count)
+        if at is not None:
+            chosen = np.unique(np.searchsorted(self.columns["step"][:count], list(at), side="right") - 1)
+            chosen = chosen[chosen >= 0]
+        return {name: values[:count][chosen] for name, values in self.columns.items()}
 
 
 @dataclass(frozen=True)
@@ -111,10 +124,11 @@ class RecordHeader:
         return self.status == "diverged", self.steps
 
 
-def write_records(path: Path, records: Iterable[Record]) -> None:
+def write_records(path: Path, records: Iterable[Record], recorded: Iterable[str] = ()) -> None:
     """Write the records into one file, atomically; a column that a run lacks is empty in its rows.
 
-    Raises UserError when the file cannot be written, ValueError for a column that has another type in another run.
+    recorded: the ids of those that come from the shelf, which the file notes (recorded_ids). Raises UserError when the
+    file cannot be written, ValueError for a column that has another type in another run.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -133,13 +147,18 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
         table[name] = pa.concat_arrays(parts)
     meta = {r.run_id: _meta(r) for r in records}
     header = {"format": FORMAT, "runs": meta}
+    if shipped := sorted(set(recorded) & set(meta)):
+        header["recorded"] = shipped
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(table).replace_schema_metadata({_KEY: json.dumps(header)}), sink, compression="zstd")
     write_atomically(path, sink.getvalue().to_pybytes())
 
 
 def read_headers(path: Path) -> dict[str, RecordHeader]:
-    """The headers of a file, from its metadata alone. Raises DamagedRecord when that cannot be read."""
+    """The headers of a file, from its metadata alone.
+
+    Raises DamagedRecord where they are not what was written, UserError where the file cannot be read now.
+    """
     return {
         run_id: RecordHeader(
             run_id,
@@ -154,10 +173,16 @@ def read_headers(path: Path) -> dict[str, RecordHeader]:
     }
 
 
+def recorded_ids(path: Path) -> set[str]:
+    """Which runs of a file came from the shelf, as it notes. Raises as read_headers does."""
+    return set(_read_header(path).get("recorded", ()))
+
+
 def read_records(path: Path, run_ids: Iterable[str] | None = None) -> list[Record]:
     """The verified records of a file, or those asked for.
 
-    Raises DamagedRecord when the file cannot be read or a digest does not fit, KeyError for an id it does not hold.
+    Raises DamagedRecord when the file cannot be decoded or a digest does not fit, UserError when it cannot be read now,
+    KeyError for an id it does not hold.
     """
     import pyarrow.parquet as pq
 
@@ -168,6 +193,7 @@ def read_records(path: Path, run_ids: Iterable[str] | None = None) -> list[Recor
         owner = table.column("run_id").to_numpy().astype(str)
         held = {run_id: list(meta["columns"]) for run_id, meta in header["runs"].items()}
     except Exception as error:  # any failure to decode the file means the same: it is damaged
+        _refuse_unreadable(path, error)
         raise DamagedRecord(path, _only(header["runs"]), _first_line(error)) from None
     wanted = list(header["runs"] if run_ids is None else run_ids)
     records = []
@@ -237,10 +263,17 @@ def _read_header(path: Path) -> dict:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except Exception as error:  # whatever the decoder says: the file is not what was written
+        _refuse_unreadable(path, error)
         raise NoBundle(path, None, _first_line(error)) from None
     if version != FORMAT:
         raise UserError(f"{path}: written in format {version}, this version of l2dyn reads {FORMAT}")
     return header
+
+
+def _refuse_unreadable(path: Path, error: Exception) -> None:
+    """Raise UserError for what says nothing about the file: too many open files, too little memory, a lost disk."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
+        raise UserError(f"{path}: cannot be read now ({_first_line(error)})") from None
 
 
 def _only(runs: dict) -> str | None:

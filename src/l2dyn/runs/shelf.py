@@ -36,6 +36,10 @@ class Shelf:
         """Whether it has the run up to a horizon."""
         return run_id in self.headers and self.headers[run_id].serves(steps)
 
+    def recorded(self, run_id: str) -> bool:
+        """Whether it is one of the shelf's, as Bundles.recorded."""
+        return run_id in self.headers
+
     def load(self, run_id: str) -> Record | None:
         """The verified record, None where there is none. Raises DamagedRecord, which names the remedy."""
         header = self.headers.get(run_id)

@@ -37,19 +37,25 @@ def measured_coefficient(
     """(c, run ids, ids of missing runs) of an experiment at one learning rate, combined over its λ > 0 and seeds.
 
     lr and c are in PyTorch's units. Every run counts once, up to its longest horizon; one that diverged by then has no
-    c. l2: only the runs at this λ.
+    c. None where fewer than half of the runs have an uncensored peak. l2: only the runs at this λ.
     """
     chance = plan.scale.experiments[source].data.chance
     longest = {run.run_id: run for run in sorted(plan.experiments[source], key=lambda run: run.steps)}
     runs = [run for run in longest.values() if run.spec.lr == lr and run.spec.l2 > 0]
     if l2 is not None:
         runs = [run for run in runs if run.spec.l2 == l2]
-    measured, missing = _read(runs, records)
+    measured, missing, _ = _read(plan, source, runs, records)
     found = []
     for run, columns in measured:
         curve, spec = (columns["epoch"], columns["test_accuracy"]), run.spec
         found.append(coefficient(*curve, spec.l2, lr, spec.steps_per_epoch, spec.momentum, chance=chance))
-    return combine(found), [run.run_id for run in runs if run.run_id not in missing], missing
+    peaked = [one for one in found if one is not None and not one.censored]
+    # the few seeds that happen to peak early would make c too small
+    return (
+        combine(found) if 2 * len(peaked) >= len(runs) else None,
+        [run.run_id for run in runs if run.run_id not in missing],
+        missing,
+    )
 
 
 def _predicted(plan: Plan, config: ExperimentConfig, records: Records) -> L2Selection:
@@ -61,7 +67,7 @@ def _predicted(plan: Plan, config: ExperimentConfig, records: Records) -> L2Sele
         if missing:
             return unmeasured(f"{len(missing)} of {len(ids) + len(missing)} runs of {source} are missing")
         if c is None:
-            return unmeasured(f"no run of {source} at lr {lr:g} has an uncensored peak of test accuracy")
+            return unmeasured(f"fewer than half of the runs of {source} at lr {lr:g} have an uncensored peak")
         c = in_units_of(config, c)
         reading = c.c_argmax if config.l2.reading == "argmax" else c.c_within
         if reading <= 0:
@@ -86,13 +92,14 @@ def _tuned(plan: Plan, config: ExperimentConfig, records: Records) -> L2Selectio
         of_torch, _ = config.run_rates(lr)
         for epochs in config.horizon.fixed:
             runs = _runs_within(plan, source, of_torch, epochs)
-            measured, missing = _read(runs, records)
+            measured, missing, diverged = _read(plan, source, runs, records)
             if missing:
                 return unmeasured(f"{len(missing)} of {len(runs)} runs of {source} are missing")
+            measured = [held for held in measured if held[0].spec.l2 not in diverged]
             accuracies = [float(columns["test_accuracy"].max()) for _, columns in measured]
             tuned = tuned_l2([config.shown_l2(run.spec.l2) for run, _ in measured], accuracies)
             if tuned is None:
-                return unmeasured(f"every run of {source} at lr {lr:g} diverged within {epochs:g} epochs")
+                return unmeasured(f"at every λ of {source} at lr {lr:g} a run diverged within {epochs:g} epochs")
             values[lr, epochs] = tuned.l2
             evidence.append({"lr": lr, "epochs": epochs, **vars(tuned)})
     return L2Selection(values, evidence={"tuned_from": source, "tuned": evidence}, units=config.units)
@@ -110,14 +117,22 @@ def _runs_within(plan: Plan, source: str, lr: float, epochs: float) -> list[Poin
     return list(runs.values())
 
 
-def _read(runs: list[Point], records: Records) -> tuple[list[tuple[Point, dict]], list[str]]:
-    """([(run, columns up to its horizon)], ids of missing runs); one that diverged by then is in neither."""
-    measured, missing = [], []
+def _read(
+    plan: Plan, source: str, runs: list[Point], records: Records
+) -> tuple[list[tuple[Point, dict]], list[str], set[float]]:
+    """([(run, columns up to its horizon)], ids of missing runs, λ at which a run diverged by then).
+
+    All runs are read where the source measures, also those that another experiment measures more often.
+    """
+    grid = plan.scale.experiments[source].evaluation
+    measured, missing, diverged = [], [], set()
     for run in runs:
         record = records.get(run.run_id)
         status = "missing" if record is None else record.status_at(run.steps)
         if status == "finished":
-            measured.append((run, record.prefix(run.steps)))
-        elif status != "diverged":
+            measured.append((run, record.prefix(run.steps, grid.steps(run.steps, run.spec.steps_per_epoch))))
+        elif status == "diverged":
+            diverged.add(run.spec.l2)
+        else:
             missing.append(run.run_id)
-    return measured, missing
+    return measured, missing, diverged

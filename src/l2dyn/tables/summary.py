@@ -8,6 +8,7 @@ from l2dyn.runs.bundles import Bundles
 from l2dyn.runs.plan import Plan, Point
 from l2dyn.runs.records import Record
 from l2dyn.specs.data_sets import DataSpec
+from l2dyn.specs.horizons import EvaluationGrid
 from l2dyn.tables.csv_files import write_csv
 
 FIELDS = (
@@ -86,10 +87,10 @@ def _row(experiment: str, config: ExperimentConfig, point: Point, records: Bundl
     if record is None:
         return row
     source = "recorded" if records.recorded(point.run_id) else "trained"
-    return row | {"source": source} | _measured(record, point, spec.data)
+    return row | {"source": source} | _measured(record, point, spec.data, config.evaluation)
 
 
-def _measured(record: Record, point: Point, data: DataSpec) -> dict:
+def _measured(record: Record, point: Point, data: DataSpec, grid: EvaluationGrid) -> dict:
     row = {
         "status": record.status_at(point.steps),
         "steps": min(record.steps, point.steps),
@@ -97,7 +98,7 @@ def _measured(record: Record, point: Point, data: DataSpec) -> dict:
         "device": record.provenance.get("device"),
         "revision": record.provenance.get("revision"),
     }
-    columns = record.prefix(point.steps)
+    columns = record.prefix(point.steps, grid.steps(point.steps, point.spec.steps_per_epoch))
     if len(columns["step"]) == 0:
         return row
     accuracy, epochs = columns["test_accuracy"], columns["epoch"]

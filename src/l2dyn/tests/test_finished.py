@@ -1,8 +1,11 @@
 """Where finished runs lie: the cache, the shelf, bundles; whole or absent, and every damage named."""
 
+import errno
 import json
 import re
+from unittest.mock import Mock
 
+import pyarrow.parquet
 import pytest
 
 from l2dyn.errors import UserError
@@ -103,6 +106,48 @@ def test_the_record_that_serves_most_counts_wherever_it_lies(finished, make_reco
     assert not without.serves(specs[1].run_id, 9)
 
 
+def test_header_and_load_speak_of_one_record(finished, make_record, tmp_path, same_record):
+    """Also where a bundle reaches further than the cache."""
+    cached, bundled = make_record(steps=4), make_record(steps=10, seed=1)
+    finished.cache.save(cached)
+    write_records(tmp_path / "earlier.parquet", [bundled])
+    both = Finished(finished.cache, finished.shelf, [tmp_path / "earlier.parquet"])
+    assert both.header(cached.run_id).steps == 10
+    assert same_record(both.load(cached.run_id), bundled)
+    HARMS["truncated"](tmp_path / "earlier.parquet")
+    again = Finished(finished.cache, finished.shelf, [tmp_path / "earlier.parquet"])
+    assert same_record(again.load(cached.run_id), cached)
+
+
+def test_a_record_serves_only_where_it_was_measured(finished, make_record, same_record):
+    sparse = make_record(steps=100, at=[0, 40, 80, 100])
+    finished.cache.save(sparse)
+    run_id = sparse.run_id
+    assert same_record(finished.load(run_id, 80, [0, 80]), sparse)
+    assert finished.load(run_id, 50, [0, 50]) is None
+    denser = make_record(steps=100, at=[0, 40, 50, 100], seed=1)
+    assert finished.cache.save(denser)
+    assert not finished.cache.save(make_record(steps=100, at=[0, 50, 100], seed=2))
+    assert same_record(finished.load(run_id, 50, [0, 50]), denser)
+    diverged = make_record(steps=60, at=[0, 40], status="diverged")
+    assert diverged.measured_at([0, 40, 60, 80])  # nothing was left to be measured there
+    assert not diverged.measured_at([0, 30, 40])
+
+
+def test_what_cannot_be_read_now_is_not_taken_for_damaged(finished, make_record, monkeypatch):
+    """Too many open files, or too little memory, say nothing about a record: it stays, and the job says why."""
+    record = make_record()
+    finished.cache.save(record)
+    path = finished.cache.path(record.run_id)
+    for error in (OSError(errno.EMFILE, "Too many open files"), MemoryError()):
+        with monkeypatch.context() as patched:
+            patched.setattr(pyarrow.parquet, "read_metadata", Mock(side_effect=error))
+            with pytest.raises(UserError, match=f"{path}: cannot be read now"):
+                finished.load(record.run_id)
+    assert path.exists()
+    assert finished.load(record.run_id) is not None
+
+
 def test_a_damaged_earlier_bundle_counts_as_absent(finished, make_record, tmp_path):
     path = tmp_path / "earlier.parquet"
     write_records(path, [make_record()])
@@ -165,12 +210,13 @@ def test_bundles_are_a_mapping_of_verified_records(tmp_path, make_record, make_s
     longer = make_record(make_spec(init_seed=1), steps=8)
     paths = [tmp_path / "1of1-aa.parquet", tmp_path / "recorded.parquet"]
     write_records(paths[0], records)
-    write_records(paths[1], [longer])
+    write_records(paths[1], [longer, make_record(make_spec(init_seed=5))], recorded=[longer.run_id])
     held = Bundles(paths)
-    assert list(held) == [record.run_id for record in records]
+    assert list(held) == [*(record.run_id for record in records), make_spec(init_seed=5).run_id]
     assert same_record(held[records[0].run_id], records[0])
     assert same_record(held[longer.run_id], longer)
-    assert [held.recorded(record.run_id) for record in records] == [False, True, False]
+    # `rule recorded` also hands on what was trained here: only what it marks has shipped
+    assert [held.recorded(run_id) for run_id in held] == [False, True, False, False]
     assert held.get(make_spec(lr=9.0).run_id) is None
     assert len(Bundles([])) == 0
 

@@ -18,6 +18,7 @@ SETUP = {
     "net": {"kind": "fc", "hidden_layers": 1, "width": 4},
     "data": {"name": "digits", "train_samples": 64, "test_samples": 100},
     "lr": [0.1],
+    "evaluation": {"every_epochs": 1},
 }
 GRID = SETUP | {"l2": [0.01, 0.02, 0.04], "seeds": [0, 1], "horizon": {"epochs": 50}, "slices": 3}
 EXPERIMENTS = {

@@ -164,10 +164,29 @@ def test_the_bundles_name_changes_with_nothing_else(tiny, plan_of):
     }
     tiny["experiments"]["first"] |= {"shows": "another caption", "batch": 0, "optimizer": {"kind": "sgd"}}
     tiny["experiments"]["first"]["horizon"] |= {"cap_epochs": 10_000}
-    tiny["experiments"]["budget"]["evaluation"] = {"ratio": 1.01}  # the owner's grid counts
     tiny["experiments"]["other"] = EXPERIMENTS["b"]
     assert names(plan_of(tiny)) == before
     assert all(re.fullmatch(r"[1-3]of3-[0-9a-f]{10}", name) for name in before)
+
+
+def test_a_run_is_measured_on_the_grids_of_all_that_list_it(tiny, plan_of):
+    """Else the maximum over evaluations would favour those that another experiment measures more often."""
+    before = plan_of(tiny)
+    shared = {point.run_id for point in before.experiments["budget"]} & {t.run_id for t in before.tasks("first")}
+    tiny["experiments"]["budget"]["evaluation"] = {"every_epochs": 3}
+    plan = plan_of(tiny)
+    assert shared
+    for task in plan.tasks("first"):
+        own = tiny_grid(plan, "first").steps(task.steps, task.spec.steps_per_epoch, task.budgets)
+        until = {p.steps for p in plan.experiments["budget"] if p.run_id == task.run_id}
+        others = [tiny_grid(plan, "budget").steps(steps, task.spec.steps_per_epoch) for steps in until]
+        assert task.evaluations() == sorted(set(own).union(*others))
+        assert bool(others) == (task.run_id in shared)
+    assert names(plan) != names(before)
+
+
+def tiny_grid(plan, experiment):
+    return plan.scale.experiments[experiment].evaluation
 
 
 def test_growing_a_grid_leaves_the_slices_without_new_runs_alone(tiny, plan_of):

@@ -22,7 +22,7 @@ def bundle(tmp_path):
     """bundle(*records, name): the records as a rule hands them over."""
 
     def write(*records, name="1of1-0.parquet"):
-        write_records(tmp_path / name, records)
+        write_records(tmp_path / name, records, recorded=[r.run_id for r in records] if name == RECORDED else ())
         return Bundles([tmp_path / name])
 
     return write
@@ -274,3 +274,15 @@ def test_csv_round_trip(tiny, plan_of, bundle, make_record, tmp_path):
                 assert type(value)(back[name]) == value, name
     write_summary(path, [])
     assert path.read_text() == ",".join(FIELDS) + "\n"
+
+
+def test_a_run_that_others_measure_more_often_is_read_where_this_experiment_measures(one, bundle, make_record):
+    """Else its maximum would be taken over more noise than that of its neighbours in the grid."""
+    plan = one(evaluation={"every_epochs": 10})
+    spec, every = plan.experiments["first"][0].spec, np.arange(101)
+    accuracy = np.where(every % 10 == 3, 0.9, 0.5)  # lucky evaluations between those of the grid
+    row = row_of(plan, bundle(make_record(spec, steps=100, at=every, test_accuracy=accuracy)))
+    assert row["max_test_accuracy"] == 0.5
+    sparse = make_record(spec, steps=100, at=[0, 8, 29, 100], test_accuracy=[0.1, 0.3, 0.6, 0.5])
+    row = row_of(plan, bundle(sparse))  # of a record that was made for another grid: the evaluation before each step
+    assert (row["max_test_accuracy"], row["final_test_accuracy"], row["t_argmax"]) == (0.6, 0.5, 29.0)

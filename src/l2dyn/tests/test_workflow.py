@@ -226,6 +226,32 @@ def test_a_summarys_key_changes_with_its_runs(workplace, write_scale, tiny):
     write_scale(tiny)
     after = {name: Workflow(TINY).summary_key(name) for name in before}
     assert [name for name in before if before[name] != after[name]] == ["budget"]
+    tiny["experiments"]["budget"]["evaluation"] = {"every_epochs": 3}
+    write_scale(tiny)
+    assert Workflow(TINY).summary_key("budget") != after["budget"]
+
+
+def test_a_summarys_key_changes_with_its_units(workplace, write_scale, tiny):
+    """Though the runs are the same ones: the authors' l2 is a twentieth of PyTorch's, their lr ten times as large."""
+    tiny["experiments"]["first"] |= {"lr": [0.2], "l2": [0.01], "horizon": {"epochs": 50}}
+    write_scale(tiny)
+    before = Workflow(TINY)
+    tiny["experiments"]["first"] |= {"units": "authors", "lr": [2.0], "l2": [0.0005]}
+    write_scale(tiny)
+    after = Workflow(TINY)
+    assert after.plan.key("first") == before.plan.key("first")
+    assert after.summary_key("first") != before.summary_key("first")
+
+
+def test_a_shipped_curves_key_changes_with_the_curve(workplace, tmp_path, monkeypatch):
+    monkeypatch.setattr("l2dyn.workflow.shipped_folder", lambda: tmp_path)
+    path = tmp_path / "theory" / "tiny" / "kernel.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text("t,loss\n1,2\n")
+    before = [Workflow(TINY | {"train": train}).theory_key("kernel") for train in (False, True)]
+    path.write_text("t,loss\n1,3\n")
+    after = [Workflow(TINY | {"train": train}).theory_key("kernel") for train in (False, True)]
+    assert (before[0] != after[0], before[1] == after[1]) == (True, True)
 
 
 # --- l2 selections ---------------------------------------------------------------------------------
@@ -291,9 +317,10 @@ def package(tmp_path, monkeypatch):
     """A small package in the place of this one."""
     files = {
         "measures/peaks.py": "TOLERANCE = 1\n",
-        "tables/summary.py": "def rows():\n    from l2dyn.measures import peaks\n",
+        "tables/summary.py": "def rows():\n    from l2dyn.measures import peaks\n    from l2dyn.runs import records\n",
         "tables/other.py": "import os\n",
         "runs/plan.py": "from l2dyn.tables import other\n",
+        "runs/records.py": "import json\n",
     }
     for name, text in files.items():
         path = tmp_path / "src" / "l2dyn" / name
@@ -308,7 +335,13 @@ def package(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("changed", "counts"),
-    [("measures/peaks.py", True), ("tables/summary.py", True), ("tables/other.py", False), ("runs/plan.py", False)],
+    [
+        ("measures/peaks.py", True),
+        ("tables/summary.py", True),
+        ("runs/records.py", True),
+        ("tables/other.py", False),
+        ("runs/plan.py", False),
+    ],
 )
 def test_a_key_changes_with_the_analysis_code_behind_it_and_no_other(package, changed, counts):
     before = code_key("l2dyn.tables.summary")

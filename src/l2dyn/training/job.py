@@ -88,8 +88,8 @@ def train(
     deadline = deadline or Deadline()
     device = chosen_device(device)
     limit_threads(threads)
-    # loaded, not looked up: a record whose header is whole may be damaged further on
-    missing = [task for task in tasks if finished.load(task.run_id, task.steps) is None]
+    # loaded, not looked up: a record whose header is whole may be damaged further on, or was measured elsewhere
+    missing = [task for task in tasks if finished.load(task.run_id, task.steps, task.evaluations()) is None]
     found = len(tasks) - len(missing)
     log.info("%d runs, %d found, %d to train on %s", len(tasks), found, len(missing), device)
     with deadline.listening():
