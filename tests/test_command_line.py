@@ -119,7 +119,7 @@ def test_status_counts_and_verifies(tiny):
 
 
 def test_plan_says_what_it_shows_runs_steps_hours_and_disk(pristine):
-    for scale in ("smoke", "quick", "gpu", "paper"):
+    for scale in ("smoke", "quick", "desktop", "gpu", "paper"):
         text = pristine.l2dyn("plan", "--scale", scale).stdout
         rows = {line.split()[0] for line in text.splitlines() if line.strip()}
         assert {"fig1b-tuned", "fig2ab", "fig2c", "fig3-norm", "fig4a", "fig5c", "all"} <= rows

@@ -36,14 +36,14 @@ def test_a_second_call_does_nothing(tiny):
     assert tiny.tree() == before
 
 
-@pytest.mark.parametrize("scale", ["smoke", "quick", "gpu", "paper"])
+@pytest.mark.parametrize("scale", ["smoke", "quick", "desktop", "gpu", "paper"])
 def test_parsing_changes_nothing_on_disk(fresh, scale):
     before = fresh.tree()
     fresh.snakemake("all", "-n", "--config", f"scale={scale}")
     assert fresh.tree() == before
 
 
-@pytest.mark.parametrize("scale", ["gpu", "paper"])
+@pytest.mark.parametrize("scale", ["desktop", "gpu", "paper"])
 def test_the_large_scales_dry_run(fresh, scale):
     jobs = jobs_of(fresh.snakemake("all", "-n", "--config", f"scale={scale}", "train=true"))
     assert jobs["train"] > 1

@@ -8,7 +8,15 @@ from pathlib import Path
 from l2dyn.errors import UserError
 from l2dyn.files import results_folder
 from l2dyn.runs.cache import Cache
-from l2dyn.runs.records import DamagedRecord, Record, RecordHeader, read_headers, read_record, recorded_ids
+from l2dyn.runs.records import (
+    DamagedRecord,
+    Record,
+    RecordHeader,
+    read_headers,
+    read_record,
+    read_records,
+    recorded_ids,
+)
 from l2dyn.runs.shelf import Shelf
 from l2dyn.specs.run import NUMERICS_VERSION
 
@@ -16,7 +24,7 @@ RECORDED = "recorded.parquet"  # the bundle that `rule recorded` writes
 
 
 class Bundles(Mapping[str, Record]):
-    """The records of some bundles by run id, read and verified when they are asked for.
+    """The records of some bundles by run id, a file read and verified when one of its runs is asked for.
 
     Where several hold a run, the record that serves more counts, the earlier file's of equals. Iterating and
     `header` look at the files' metadata only. Raises DamagedRecord, which says what to delete, UserError for a
@@ -26,6 +34,7 @@ class Bundles(Mapping[str, Record]):
     def __init__(self, paths: Iterable[Path]):
         self._held: dict[str, tuple[Path, RecordHeader]] = {}
         self._recorded: dict[Path, set[str]] = {}
+        self._read: dict[Path, dict[str, Record]] = {}
         for path in map(Path, paths):
             with _remedy_named():
                 headers = read_headers(path)
@@ -36,8 +45,11 @@ class Bundles(Mapping[str, Record]):
 
     def __getitem__(self, run_id: str) -> Record:
         path, _ = self._held[run_id]
-        with _remedy_named():
-            return read_record(path, run_id)
+        if path not in self._read:  # all that is held of it, since decoding the file is what takes time
+            with _remedy_named():
+                records = read_records(path, [i for i, (where, _) in self._held.items() if where == path])
+            self._read[path] = {record.run_id: record for record in records}
+        return self._read[path][run_id]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._held)

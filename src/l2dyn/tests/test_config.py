@@ -36,7 +36,7 @@ def change(values, key, value):
         values[last] = value
 
 
-@pytest.mark.parametrize("name", ["smoke", "quick", "gpu", "paper"])
+@pytest.mark.parametrize("name", ["smoke", "quick", "desktop", "gpu", "paper"])
 def test_every_scale_loads_and_plans(name, monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.delenv("L2DYN_DEVICE", raising=False)
