@@ -215,3 +215,31 @@ def test_plan_and_status_of_what_is_pending(l2dyn, finished):
         code, out, _ = l2dyn(command)
         assert (code, "pending" in out) == (0, False)
     assert cells(out, "guess")[:2] == ["2", "1"]
+
+
+# --- files that cannot be opened ------------------------------------------------------------------------
+
+
+def test_a_selection_that_is_a_folder_is_named(l2dyn, finished):
+    path = selection_path("tiny", "guess")
+    path.mkdir(parents=True)
+    assert l2dyn("status") == (2, "", [f"l2dyn: {path}: Is a directory"])
+
+
+def test_a_log_that_cannot_be_written_is_named(l2dyn, workplace):
+    """There is a file where its folder should be."""
+    (workplace / "file").write_text("")
+    code, out, err = l2dyn("status", "--log", workplace / "file" / "x.log")
+    assert (code, out, len(err)) == (2, "", 1)
+    assert err[0].startswith(f"l2dyn: {workplace / 'file'}: ")
+
+
+def test_an_error_without_a_file_is_not_hidden(l2dyn, monkeypatch):
+    """A fault of ours keeps its traceback."""
+
+    def broken(arguments):
+        raise OSError("no file to blame")
+
+    monkeypatch.setattr("l2dyn.cli.planning._made", broken)
+    with pytest.raises(OSError, match="no file to blame"):
+        l2dyn("made")
