@@ -9,7 +9,10 @@ import sys
 import time
 
 import pytest
-from checkout import lines_of_users, needs
+import yaml
+from checkout import ROOT, lines_of_users, needs
+
+SHARED_FIGURES = yaml.safe_load((ROOT / "config" / "figures.yaml").read_text())
 
 ONE_LINE = {
     "unknown key": (lambda v: v["experiments"]["fig2ab"].update(learning_rate=[0.1]), "learning_rate"),
@@ -49,6 +52,21 @@ def test_an_unusable_results_folder_is_one_line(fresh, folder):
     (line,) = [line for line in done.stderr.splitlines() if "profile" not in line]
     assert folder in line
     assert "L2DYN_RESULTS" in line
+
+
+def test_a_figure_without_a_notebook_or_a_scale_without_figures_still_trains(fresh):
+    """As CONTRIBUTING's recipe has it: the experiment and its figure's entry come first, the notebook afterwards."""
+    fresh.edit_config(lambda values: values["figures"].update(figNew={"experiments": ["fig2ab"]}))
+    done = fresh.snakemake("-n", "results/tiny/fig2ab/summary.csv")
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("l2dyn")]
+    notebook = str(fresh.path / "figures" / "figNew.py")
+    assert [part for part in ("config/tiny.yaml", "figures.figNew", notebook) if part not in line] == []
+    done = fresh.snakemake("-n", "figures/figNew.pdf", rc=1)
+    assert notebook in done.stdout + done.stderr.replace(line, "")
+    assert "Traceback" not in done.stdout + done.stderr
+    fresh.edit_config(lambda values: values.update(figures=dict.fromkeys([*values["figures"], *SHARED_FIGURES])))
+    done = fresh.snakemake("-n", "results/tiny/fig2ab/summary.csv")
+    assert "results/tiny/fig2ab/summary.csv" in done.stdout + done.stderr
 
 
 def test_missing_and_damaged_data_are_one_line(fresh, tmp_path):

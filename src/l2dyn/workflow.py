@@ -5,13 +5,19 @@ never on what is done; `resources` alone look at the cache. The exception are ex
 runs are known once the checkpoint `select_l2` has written their l2.json, and they never change the slices of others.
 """
 
+import functools
 import hashlib
 import itertools
 import json
+import logging
 import os
+import re
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+
+from ruamel.yaml import YAML, YAMLError
 
 from l2dyn.config.loading import load_scale, parse_overrides
 from l2dyn.config.scale import Overrides
@@ -20,7 +26,7 @@ from l2dyn.errors import UserError
 from l2dyn.files import ROOT, results_folder, shipped_folder
 from l2dyn.runs.bundles import RECORDED, Finished, earlier_bundles
 from l2dyn.runs.cache import Cache
-from l2dyn.runs.calibrations import calibration_for
+from l2dyn.runs.calibrations import Calibration, calibration_for
 from l2dyn.runs.code_keys import code_key
 from l2dyn.runs.cost import training_seconds
 from l2dyn.runs.l2_selection import FILE as L2_FILE
@@ -28,6 +34,8 @@ from l2dyn.runs.plan import Plan, Slice, Task, selections_made
 from l2dyn.runs.shelf import Shelf
 from l2dyn.specs.base import canonical_json, to_dict
 from l2dyn.specs.data_sets import DATA_SETS
+
+log = logging.getLogger(__name__)
 
 
 class Workflow:
@@ -49,6 +57,7 @@ class Workflow:
         self.cache, self.shelf = Cache(self.results), Shelf(reuse=self.config.reuse)
         self.plan: Plan | None = None
         self._read_selections()
+        self._tell_of_missing_notebooks()
 
     # what the rules' text holds
 
@@ -80,18 +89,18 @@ class Workflow:
     def patterns(self) -> dict[str, str]:
         """Regular expressions of the wildcards."""
         return {
-            "experiment": "|".join(self.config.experiments),
-            "figure": "|".join(self.config.figures),
-            "curve": "|".join(CURVES),
+            "experiment": _any_of(self.config.experiments),
+            "figure": _any_of(self.config.figures),
+            "curve": _any_of(CURVES),
             "part": r"\d+",
             "parts": r"\d+",
             "key": r"[0-9a-f]+",
-            "dataset": "|".join(DATA_SETS),
+            "dataset": _any_of(DATA_SETS),
         }
 
     def selected_pattern(self) -> str:
-        """The regular expression of experiments with an l2 selection; one that nothing matches without any."""
-        return "|".join(self.config.selected) or "(?!)"
+        """The regular expression of experiments with an l2 selection."""
+        return _any_of(self.config.selected)
 
     # inputs
 
@@ -118,14 +127,18 @@ class Workflow:
         return [path for name in self.config.selected if name in shown for path in self.bundles(name, checkpoints)]
 
     def figure_inputs(self, figure: str, checkpoints) -> dict[str, list[str]]:
-        """Named inputs of a figure: summaries, l2.json, theory curves, and the bundles of its experiments."""
-        section = self.config.figures[figure]
+        """Named inputs of a figure: summaries, l2.json, theory curves, and the bundles of its experiments.
+
+        Its notebook only where there is none, so that Snakemake says what is missing; `figure_key` stands for it else.
+        """
+        section, notebook = self.config.figures[figure], _notebook(figure)
         bundles = [path for name in section.experiments for path in self.bundles(name, checkpoints)]
         return {
             "summaries": [f"{self.out}/{name}/summary.csv" for name in section.experiments],
             "l2": [self._l2_file(name) for name in section.experiments if name in self.config.selected],
             "curves": [f"{self.out}/theory/{name}.csv" for name in section.theory],
             "runs": list(dict.fromkeys(bundles)),
+            "notebook": [] if notebook.is_file() else [str(notebook)],
         }
 
     def claims_inputs(self, checkpoints) -> dict[str, list[str]]:
@@ -228,7 +241,7 @@ class Workflow:
         """Of a figure besides its inputs: the experiments' configuration, its notebook and all that it imports."""
         section = self.config.figures[figure]
         parts = [to_dict(self.config.experiments[name]) for name in section.experiments]
-        return _hash([*parts, list(section.experiments), code_key(ROOT / "figures" / f"{figure}.py")])
+        return _hash([*parts, list(section.experiments), code_key(_notebook(figure))])
 
     def claims_key(self) -> str:
         """Of the claims besides their inputs: what the paper claims, how that is judged, the experiments."""
@@ -243,7 +256,7 @@ class Workflow:
 
     def caption(self, figure: str) -> str:
         """What a figure shows, how to read it, and from which runs it is drawn, as reStructuredText."""
-        section, text = self.config.figures[figure], _header(ROOT / "figures" / f"{figure}.py")
+        section, text = self.config.figures[figure], _header(_notebook(figure))
         lines = []
         for name in section.experiments:
             config, points = self.config.experiments[name], self.plan.experiments[name]
@@ -277,9 +290,12 @@ class Workflow:
     def runtime_minutes(self, experiment: str, part: str, parts: str, key: str) -> int:
         """The time limit of a training job: twice its estimate, between five minutes and the configured limit."""
         missing = self._missing(experiment, f"{part}of{parts}-{key}")
-        calibration = calibration_for(self.config.device, self.threads)
-        seconds = training_seconds(missing, self.config.device, self.threads, calibration)
+        seconds = training_seconds(missing, self.config.device, self.threads, self._calibration)
         return int(min(self.config.runtime_minutes, max(5, 2 * seconds / 60)))
+
+    @functools.cached_property
+    def _calibration(self) -> Calibration | None:
+        return calibration_for(self.config.device, self.threads)
 
     def _read_selections(self) -> None:
         """Take up what the l2.json files say now."""
@@ -296,6 +312,13 @@ class Workflow:
             }
             for name in plan.experiments
         }
+
+    def _tell_of_missing_notebooks(self) -> None:
+        """A line for each; no error, since whoever writes a notebook wants the experiments that it shows first."""
+        for name, path in ((name, _notebook(name)) for name in self.config.figures):
+            if not path.is_file():
+                where = f"config/{self.scale}.yaml or config/figures.yaml: figures.{name}"
+                log.warning("l2dyn: %s: there is no %s yet, so this figure cannot be drawn", where, path)
 
     def _figures(self, supplement: bool) -> list[str]:
         return [name for name in self.config.figures if supplement or not name.startswith("figS")]
@@ -326,13 +349,21 @@ class Workflow:
         return [task for task in (part.tasks if part else ()) if not finished.serves(task.run_id, task.steps)]
 
 
+# options of Snakemake with which it submits no job; flags of one letter may share a word, as in -np
+_NO_JOBS = re.compile(
+    r"-[aDFfkpq]*[DlnSt][aDFfklnpqSt]*"
+    r"|--(dry-?run|touch|unlock|lint|dag|rulegraph|filegraph|d3dag|report|summary|detailed-summary|archive|containerize"
+    r"|export-cwl|generate-unit-tests|print-compilation|cm|l[ciptu]|conda-cleanup-envs|conda-create-envs-only"
+    r"|container-cleanup-images|(list|delete|cleanup)[a-z-]*)(=.*)?"
+)
+
+
 def check_executor(arguments: list[str]) -> None:
     """Raise UserError where jobs are to go through Slurm and this machine has none, before any of them is tried.
 
-    arguments: of the snakemake call. Dry runs need no Slurm.
+    arguments: of the snakemake call. Dry runs and the like need no Slurm.
     """
-    dry = {"-n", "--dry-run", "--dryrun", "--lint", "--report", "--unlock", "--dag", "--rulegraph", "--summary"}
-    if dry & set(arguments) or not _through_slurm(arguments):
+    if any(map(_NO_JOBS.fullmatch, arguments)) or not _through_slurm(arguments):
         return
     missing = [name for name in ("sbatch", "sacct") if shutil.which(name) is None]
     if "sbatch" in missing:
@@ -344,19 +375,51 @@ def check_executor(arguments: list[str]) -> None:
 
 
 def _through_slurm(arguments: list[str]) -> bool:
-    """Whether a snakemake call names the executor slurm, itself or by a profile found here."""
-    given = dict(itertools.pairwise(arguments))
-    given |= dict(a.split("=", 1) for a in arguments if a.startswith("--") and "=" in a)
-    if "slurm" in (given.get("--executor"), given.get("-e")):
-        return True
-    profile = Path(given.get("--profile", os.environ.get("SNAKEMAKE_PROFILE", "")) or "nowhere") / "config.yaml"
-    return profile.is_file() and "\nexecutor: slurm\n" in "\n" + profile.read_text(encoding="utf-8")
+    """Whether a snakemake call names the executor slurm, itself or by the last profile found here that names one."""
+    executors = _given(arguments, "--executor", "-e")
+    if not executors:
+        profiles = _given(arguments, "--profile") or [os.environ.get("SNAKEMAKE_PROFILE", "")]
+        executors = [found for found in map(_executor_of, filter(None, profiles)) if found]
+    return executors[-1:] == ["slurm"]
+
+
+def _given(arguments: list[str], *options: str) -> list[str]:
+    """What a call gives these options, in the three ways of writing it: `--option X`, `--option=X`, `-oX`."""
+    found = []
+    for argument, following in itertools.pairwise([*arguments, ""]):
+        name, equals, value = argument.partition("=")
+        if name in options:
+            found.append(value if equals else following)
+        elif argument[:2] in options:
+            found.append(argument[2:])
+    return found
+
+
+def _executor_of(profile: str) -> str | None:
+    """The executor that a profile names, a folder or a YAML file; None where there is neither."""
+    paths = (Path(profile), Path(profile) / "profile.yaml", Path(profile) / "config.yaml")
+    path = next((path for path in paths if path.is_file()), None)
+    try:
+        content = YAML(typ="safe", pure=True).load(path) if path else None
+    except (YAMLError, ValueError):  # Snakemake has read it in its own way
+        return None
+    return content.get("executor") if isinstance(content, dict) else None
 
 
 def _content(name: str) -> str:
     """Hash of a file in paper_results/, "" where there is none (its rule says so)."""
     path = shipped_folder() / name
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def _notebook(figure: str) -> Path:
+    """Where a figure's notebook lies."""
+    return ROOT / "figures" / f"{figure}.py"
+
+
+def _any_of(names: Iterable[str]) -> str:
+    """A regular expression of these names; an empty one would match anything."""
+    return "|".join(names) or "(?!)"
 
 
 def _header(path: Path) -> str:

@@ -37,9 +37,12 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OTHER
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            log.error("l2dyn: %s: no disk space left; free some and call again", error.filename or results_folder())
+        elif error.filename is not None:  # a file that is missing, a folder, unreadable
+            log.error("l2dyn: %s: %s", error.filename, error.strerror)
+        else:
             raise
-        log.error("l2dyn: %s: no disk space left; free some and call again", error.filename or results_folder())
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         log.error("l2dyn: interrupted; runs that were finished are stored")

@@ -42,7 +42,7 @@ def add_to(commands: Commands) -> None:
     claims.add_argument("--parts", type=Path, help="one row for each of its parts (default: claim_parts.csv beside it)")
     claims.add_argument("--page", type=Path, help="both as Markdown (default: claims.md beside it)")
     claims.add_argument(
-        "--inputs", nargs="*", type=Path, metavar="FILE", help="bundles among them (default: those in results/SCALE)"
+        "--inputs", nargs="*", type=Path, metavar="FILE", help="bundles among them (default: whatever is finished)"
     )
 
     results = commands.add("results", _results, "write results.md: the figures' numbers as tables")
@@ -163,14 +163,17 @@ def _theory(arguments: argparse.Namespace) -> int:
 def _claims(arguments: argparse.Namespace) -> int:
     from l2dyn.claims.evidence import Evidence
     from l2dyn.files import write_atomically
-    from l2dyn.runs.bundles import Bundles, earlier_bundles
+    from l2dyn.runs.bundles import Bundles
     from l2dyn.tables.claims import claims_page, judge, read_claims, verdict_of, write_claims
 
     plan, claims = plan_of(arguments), read_claims()
     folder = results_folder() / plan.name
-    inputs = earlier_bundles(plan.name) if arguments.inputs is None else arguments.inputs
-    bundles = [path for path in inputs if Path(path).suffix == ".parquet"]
-    judged = judge(claims, Evidence.read(plan.name, plan.scale, folder, Bundles(bundles)))
+    if arguments.inputs is None:
+        finished, ids = records_of(plan, None), {p.run_id for points in plan.experiments.values() for p in points}
+        records = {run_id: record for run_id in ids if (record := finished.get(run_id)) is not None}
+    else:
+        records = Bundles(path for path in arguments.inputs if path.suffix == ".parquet")
+    judged = judge(claims, Evidence.read(plan.name, plan.scale, folder, records))
     path = arguments.output or folder / "claims.csv"
     write_claims(claims, judged, path, arguments.parts or path.with_name("claim_parts.csv"))
     page = arguments.page or path.with_name("claims.md")

@@ -86,6 +86,8 @@ class ExperimentConfig(Spec):
             values = getattr(self, key)
             if len(set(values)) != len(values):
                 raise ValueError(f"{key}: a value stands there twice")
+        if self.data.checksum != self.data.data_set.checksum:  # another one is an old record's
+            raise ValueError(f"data.checksum: that of {self.data.name} is {self.data.data_set.checksum}; leave it out")
         if self.evaluation.train_subset > self.data.train_samples:
             raise ValueError(f"evaluation.train_subset: more than the {self.data.train_samples} training samples")
         if self.auto_l2 is not None and (self.selected or 0 in self.l2 or not self.horizon.fixed):
@@ -105,7 +107,33 @@ class ExperimentConfig(Spec):
             raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
         if run.stacks and self.evaluation.train_subset:
             raise ValueError("evaluation.train_subset: runs that train as a stack are measured on all samples")
+        try:
+            self.net.layer_flops(self.data.image_shape, self.data.outputs)
+        except ValueError as error:
+            raise ValueError(f"net: {error}") from None
+        interval = self.evaluation.every_epochs
+        if 0 < interval * run.steps_per_epoch < 1 - 1e-9:
+            raise ValueError(
+                f"evaluation.every_epochs: {interval:g} is less than a step, 1/{run.steps_per_epoch} of an epoch"
+            )
+        if self.lr_schedule is not None:
+            self._check_schedule(run.steps_per_epoch)
         return self
+
+    def _check_schedule(self, steps_per_epoch: int) -> None:
+        """Raise ValueError where a run is so short that its learning rate would be lowered before the first step."""
+        for horizon, lr in self.horizons():
+            for l2 in (1.0,) if self.selected else self.l2:
+                try:
+                    declared = horizon.steps(lr, l2, steps_per_epoch)
+                except ArithmeticError:
+                    continue  # the plan refuses it
+                if declared is None:
+                    continue
+                run = self.run(lr, l2, self.seeds[0], declared[0] / steps_per_epoch)
+                if run.lr_at(0) < run.lr:
+                    first = f"{min(self.lr_schedule.at):g} of the horizon"
+                    raise ValueError(f"lr_schedule.at: {first} lies before the first of the {declared[0]} steps")
 
     @property
     def selected(self) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import math
 import platform
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from l2dyn.errors import UserError
 from l2dyn.files import results_folder, write_atomically
 
+log = logging.getLogger(__name__)
 # Nominal sustained rates, FLOP/s: a core of a laptop, and a data-centre GPU in float32 with TF32 products.
 NOMINAL_RATE = {"cpu": 5e10, "cuda": 1e14}
 
@@ -72,7 +74,7 @@ def read_calibrations() -> dict[str, dict]:
     try:
         devices = json.loads(path.read_text())
         for entry in devices.values():
-            _calibration("", entry)
+            _calibration("", entry), entry["gpu"]
         return devices
     except FileNotFoundError:
         return {}
@@ -91,9 +93,14 @@ def write_calibration(calibration: Calibration, is_gpu: bool) -> None:
 def calibration_for(device: str, threads: int) -> Calibration | None:
     """The calibration of this machine's processor, or for cuda the latest of a GPU; None where there is none.
 
-    Nothing here may import torch, so `auto` means a GPU where the driver has made its device file.
+    A damaged file is a warning and counts as none, since it holds estimates only. Nothing here may import torch, so
+    `auto` means a GPU where the driver has made its device file.
     """
-    devices = read_calibrations()
+    try:
+        devices = read_calibrations()
+    except UserError as error:
+        log.warning("l2dyn: %s; times are estimated at a nominal rate", error)
+        return None
     if device == "cuda" or (device == "auto" and Path("/dev/nvidiactl").exists()):
         gpus = [name for name, entry in devices.items() if entry["gpu"]]
         latest = max(gpus, key=lambda name: devices[name]["date"], default=None)

@@ -74,7 +74,7 @@ class DataSpec(Spec):
     labels "parity": ±1 for even and odd classes, one output. scaling "standardize": by the data set's mean and std, per
     channel; "split": by one mean and one std over all pixels and channels of the samples that the run sees, of each
     split by its own; "unit": every image to norm √(pixels). downscale: images are averaged over windows of that many²
-    pixels first. checksum: of the data set, filled in when it is not given.
+    pixels first. checksum: of the data set, filled in when it is not given; records of an earlier state have another.
     """
 
     name: Literal[tuple(DATA_SETS)]
@@ -91,6 +91,9 @@ class DataSpec(Spec):
             held, asked = getattr(self.data_set, split), getattr(self, split)
             if asked > held:
                 raise ValueError(f"{split}: {asked} asked for, {self.name} has {held}")
+        side = min(self.data_set.shape[:2])
+        if self.downscale > side:
+            raise ValueError(f"downscale: {self.downscale} is more than the {side} pixels of an image's side")
         if self.checksum == "":
             object.__setattr__(self, "checksum", self.data_set.checksum)
         return self

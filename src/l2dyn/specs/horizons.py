@@ -125,7 +125,8 @@ class EvaluationGrid(Spec):
                 wanted.add(step)
                 dense = max(step + 1, math.floor(step * self.ratio))
                 step = 2 * step if 2 * step <= self.doubling_until * steps_per_epoch else dense
-        wanted |= {e * steps_per_epoch for e in range(1, self.every_epoch_up_to + 1) if e * steps_per_epoch <= limit}
+        epochs = min(self.every_epoch_up_to, limit // steps_per_epoch)
+        wanted |= {epoch * steps_per_epoch for epoch in range(1, epochs + 1)}
         return sorted(s for s in wanted if s <= limit)
 
 

@@ -42,8 +42,9 @@ class AutoL2Spec(Spec):
 
     @model_validator(mode="after")
     def _one_id_for_one_rule(self):
-        without_effect = "refractory" if self.rule == "risen" else "cooldown"
-        object.__setattr__(self, without_effect, type(self).model_fields[without_effect].default)
+        without_effect = {"no_better": ("cooldown",), "risen": ("refractory",), "staircase": ("cooldown", "trigger")}
+        for name in without_effect[self.rule]:
+            object.__setattr__(self, name, type(self).model_fields[name].default)
         return self
 
 
@@ -68,7 +69,7 @@ class AugmentationSpec(Spec):
             raise ValueError("mixup_group: goes with variant authors")
         if not self.mixup:
             object.__setattr__(self, "mixup_group", 0)
-        if not (self.flip or self.crop or self.mixup):
+        if not (self.crop or self.mixup):  # a flip alone is the same in both
             object.__setattr__(self, "variant", "standard")
         return self
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 
 import pytest
 
@@ -102,13 +103,36 @@ def test_a_device_is_kept_beside_the_others(results):
     assert calibrations.calibration_for("cpu", 1) is None
 
 
-@pytest.mark.parametrize(
-    "text", ["{", '{"a": {}}', "[]", '{"a": {"date": "", "job_s": 1, "gpu": true, "kinds": {"k": {}}}}']
-)
-def test_a_damaged_file_is_named(results, text):
+DAMAGED = ["{", '{"a": {}}', "[]", '{"a": {"date": "", "job_s": 1, "gpu": true, "kinds": {"k": {}}}}']
+DAMAGED += ['{"a": {"date": "", "job_s": 1, "kinds": {}}}']
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_damaged_file_is_named_and_counts_as_none(results, text, device, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("l2dyn"), "propagate", True)
     (results / "calibration.json").write_text(text)
     with pytest.raises(UserError, match=r"calibration.json: damaged .*remove it"):
-        calibrations.calibration_for("cpu", 1)
+        calibrations.read_calibrations()
+    assert calibrations.calibration_for(device, 1) is None
+    (line,) = caplog.messages
+    assert line.startswith(f"l2dyn: {results / 'calibration.json'}: damaged")
+    assert "nominal rate" in line
+
+
+def test_a_damaged_file_stops_no_workflow(results, caplog, monkeypatch):
+    """One warning for all jobs; their time limits are those of a machine without a calibration."""
+    monkeypatch.setattr(logging.getLogger("l2dyn"), "propagate", True)
+    parts = Workflow({"scale": "smoke"}).plan.slices("fig2ab")
+
+    def limits():
+        flow = Workflow({"scale": "smoke"})
+        return [flow.runtime_minutes("fig2ab", part.index, part.count, part.key) for part in parts * 2]
+
+    without = limits()
+    (results / "calibration.json").write_text("{")
+    assert limits() == without
+    assert len(caplog.messages) == 1
 
 
 def test_plan_says_what_calibrate_found(results, monkeypatch, capsys):

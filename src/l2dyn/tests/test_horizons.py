@@ -153,3 +153,7 @@ def test_every_epoch_up_to():
     steps = EvaluationGrid(every_epoch_up_to=3).steps(10_000, 100)
     assert {100, 200, 300} <= set(steps)
     assert set(steps) - set(EvaluationGrid().steps(10_000, 100)) <= {100, 200, 300}
+
+
+def test_every_epoch_up_to_goes_no_further_than_the_run():
+    assert EvaluationGrid(every_epoch_up_to=10**15).steps(6, 2) == [0, 1, 2, 3, 4, 5, 6]

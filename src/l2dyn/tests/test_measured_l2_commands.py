@@ -2,16 +2,20 @@
 
 import logging
 import re
+import shutil
 
 import numpy as np
 import pytest
 
+from l2dyn.claims.evidence import Evidence
 from l2dyn.cli.main import main
 from l2dyn.config.loading import load_scale
+from l2dyn.files import ROOT
 from l2dyn.runs.cache import Cache
 from l2dyn.runs.l2_selection import L2Selection, read_l2_selection, selection_path, write_l2_selection
 from l2dyn.runs.plan import planned
 from l2dyn.runs.records import write_records
+from l2dyn.runs.shelf import write_manifest
 
 SETUP = {
     "shows": "x",
@@ -216,3 +220,48 @@ def test_plan_and_status_of_what_is_pending(l2dyn, finished):
         code, out, _ = l2dyn(command)
         assert (code, "pending" in out) == (0, False)
     assert cells(out, "guess")[:2] == ["2", "1"]
+
+
+def test_claims_by_hand_are_judged_on_whatever_is_finished(l2dyn, records, finished, workplace, monkeypatch):
+    """In the cache, on the shelf, in a bundle of one's own: as summarize has it. The rule hands over its bundles."""
+    shelf, seen, read = workplace / "paper_results" / "runs", [], Evidence.read
+    monkeypatch.setattr(Evidence, "read", lambda *given: seen.append(given[-1]) or read(*given))
+    shutil.copy(ROOT / "paper_results" / "claims.yaml", shelf.parent)
+    finished("source", peak=40)
+    write_records(shelf / "tiny.parquet", records("grid", peak=20))
+    write_manifest(shelf)
+    bundle = selection_path("tiny", "changing").parent / "runs" / "1of1-0123456789.parquet"
+    write_records(bundle, records("changing", peak=30))
+    assert l2dyn("claims")[0] == l2dyn("claims", "--inputs", bundle, "summary.csv")[0] == 0
+    everything = {record.run_id: record for name in ("source", "grid", "changing") for record in records(name, peak=1)}
+    assert set(seen[0]) == set(everything)
+    assert all(record.run_id == run_id for run_id, record in seen[0].items())
+    assert set(seen[1]) == {record.run_id for record in records("changing", peak=1)}
+
+
+# --- files that cannot be opened ------------------------------------------------------------------------
+
+
+def test_a_selection_that_is_a_folder_is_named(l2dyn, finished):
+    path = selection_path("tiny", "guess")
+    path.mkdir(parents=True)
+    assert l2dyn("status") == (2, "", [f"l2dyn: {path}: Is a directory"])
+
+
+def test_a_log_that_cannot_be_written_is_named(l2dyn, workplace):
+    """There is a file where its folder should be."""
+    (workplace / "file").write_text("")
+    code, out, err = l2dyn("status", "--log", workplace / "file" / "x.log")
+    assert (code, out, len(err)) == (2, "", 1)
+    assert err[0].startswith(f"l2dyn: {workplace / 'file'}: ")
+
+
+def test_an_error_without_a_file_is_not_hidden(l2dyn, monkeypatch):
+    """A fault of ours keeps its traceback."""
+
+    def broken(arguments):
+        raise OSError("no file to blame")
+
+    monkeypatch.setattr("l2dyn.cli.planning._made", broken)
+    with pytest.raises(OSError, match="no file to blame"):
+        l2dyn("made")

@@ -148,6 +148,28 @@ def test_every_field_that_matters_changes_the_id_and_no_other_does(make_spec):
     assert spec.model_copy(update={"lr": 0.3}).run_id != spec.run_id
 
 
+SAME = [  # what a rule or a variant does not look at, and what tells two runs apart
+    ({"rule": "staircase"}, {"rule": "staircase", "trigger": "loss"}, True),
+    ({"rule": "staircase"}, {"rule": "staircase", "cooldown": 3}, True),
+    ({"rule": "staircase"}, {"rule": "staircase", "refractory": 0.8}, False),
+    ({"rule": "no_better"}, {"rule": "no_better", "cooldown": 3}, True),
+    ({"rule": "no_better"}, {"rule": "no_better", "trigger": "loss"}, False),
+    ({"rule": "risen"}, {"rule": "risen", "refractory": 0.8}, True),
+    ({"rule": "risen"}, {"rule": "risen", "trigger": "loss"}, False),
+    ({"flip": True}, {"flip": True, "variant": "authors"}, True),
+    ({}, {"variant": "authors", "mixup_group": 4}, True),
+    ({"crop": 1}, {"crop": 1, "variant": "authors"}, False),
+    ({"mixup": 0.2}, {"mixup": 0.2, "variant": "authors"}, False),
+]
+
+
+@pytest.mark.parametrize(("one", "other", "same"), SAME, ids=str)
+def test_one_trajectory_has_one_id(make_spec, one, other, same):
+    kind = {"auto_l2": AutoL2Spec} if "rule" in one else {"augmentation": AugmentationSpec}
+    ((field, spec),) = kind.items()
+    assert (make_spec(**{field: spec(**one)}).run_id == make_spec(**{field: spec(**other)}).run_id) is same
+
+
 @pytest.mark.parametrize(("batch", "expected"), [(0, 1), (64, 1), (16, 4), (15, 4), (33, 1), (1, 64)])
 def test_steps_per_epoch_drop_an_incomplete_batch(make_spec, batch, expected):
     assert make_spec(batch=batch).steps_per_epoch == expected

@@ -1,6 +1,7 @@
 """What the Snakefile asks: a DAG that depends on configuration, shelf and code only, and loads little."""
 
 import json
+import logging
 import os
 import re
 import subprocess
@@ -86,6 +87,10 @@ print(json.dumps([name for name in heavy if name in sys.modules]))
 """
 
 
+NO_JOBS = ("-n", "-np", "-pn", "-nq", "--dry-run", "--touch", "-t", "--list", "-l", "--dag", "--dag=dot", "--summary")
+NO_JOBS += ("--report=a.html", "--report a.html", "--lint", "--unlock", "--delete-all-output", "--lt")
+
+
 @pytest.mark.parametrize(
     ("arguments", "program", "refused"),
     [
@@ -94,13 +99,29 @@ print(json.dumps([name for name in heavy if name in sys.modules]))
         ("--executor slurm all", "", "no sbatch on this machine"),
         ("--profile slurm", "sbatch", "no program sacct"),
         ("--profile slurm", "sbatch sacct", None),
-        ("--profile slurm -n", "", None),
+        ("-e slurm", "", "no sbatch on this machine"),
+        ("-eslurm", "", "no sbatch on this machine"),
+        ("--profile quoted", "", "no sbatch on this machine"),
+        ("--profile quoted/config.yaml", "", "no sbatch on this machine"),
+        ("--profile slurm -kp", "", "no sbatch on this machine"),
+        ("--profile slurm -d newest", "", "no sbatch on this machine"),
+        ("--profile slurm -dnewest", "", "no sbatch on this machine"),
+        ("--profile slurm --profile local", "", None),
+        ("--profile slurm --executor local", "", None),
+        *(("--profile slurm " + option, "", None) for option in NO_JOBS),
         ("--cores 2 figures", "", None),
-        ("--profile default", "", None),
+        ("--profile local", "", None),
+        ("--profile nowhere", "", None),
     ],
 )
 def test_without_slurm_the_call_ends_before_any_job(tmp_path, monkeypatch, arguments, program, refused):
-    monkeypatch.chdir(ROOT)
+    profiles = {"quoted": 'jobs: 2\nexecutor: "slurm"  # ours\n', "local": "executor: local\n", "odd": "executor: [\n"}
+    profiles["slurm"] = (ROOT / "slurm" / "config.yaml").read_text()
+    for name, text in profiles.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SNAKEMAKE_PROFILE", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     for name in program.split():
         (tmp_path / name).write_text("#!/bin/sh\n")
@@ -186,6 +207,32 @@ def test_what_the_shelf_serves_whole_is_recorded_and_not_trained(workplace, make
     assert trained() == set(slices)  # too short
     ship(workplace, *(record_of(make_record, task, steps=1, status="diverged") for task in whole.tasks))
     assert trained() == set(slices) - {name}
+
+
+def test_a_figure_without_its_notebook_stops_only_those_who_ask_for_it(write_scale, tiny, caplog, monkeypatch):
+    """Whoever writes the notebook wants to see the experiments first."""
+    monkeypatch.setattr(logging.getLogger("l2dyn"), "propagate", True)
+    Workflow(TINY)
+    assert caplog.messages == []
+    tiny["figures"]["figNew"] = {"experiments": ["first"]}
+    write_scale(tiny)
+    flow = Workflow(TINY)
+    notebook = str(ROOT / "figures" / "figNew.py")
+    (line,) = caplog.messages
+    assert [part for part in ("config/tiny.yaml", "figures.figNew", notebook) if part not in line] == []
+    inputs = {name: flow.figure_inputs(name, Made)["notebook"] for name in flow.config.figures}
+    assert inputs == {"fig2": [], "fig5": [], "figNew": [notebook]}
+    assert flow.bundles("first")
+    assert f"{flow.out}/first/summary.csv" in flow.targets()
+
+
+def test_a_wildcard_without_values_matches_nothing(write_scale, tiny):
+    write_scale(tiny | {"figures": {}, "experiments": {}, "theory": {}})
+    flow = Workflow(TINY)
+    patterns = flow.patterns() | {"selected": flow.selected_pattern()}
+    for name in ("figure", "experiment", "selected"):
+        assert not any(re.fullmatch(patterns[name], text) for text in ("", "one/summary", "fig2"))
+    assert re.fullmatch(patterns["curve"], "modes")
 
 
 def test_without_training_there_are_recorded_runs_only(workplace):
