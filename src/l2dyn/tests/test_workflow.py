@@ -14,10 +14,12 @@ from l2dyn.errors import UserError
 from l2dyn.files import ROOT
 from l2dyn.runs import code_keys
 from l2dyn.runs import plan as plan_module
+from l2dyn.runs.code_keys import code_key
 from l2dyn.runs.l2_selection import L2Selection, selection_path, write_l2_selection
 from l2dyn.runs.records import write_records
 from l2dyn.runs.shelf import write_manifest
-from l2dyn.workflow import Workflow, check_executor, code_key
+from l2dyn.snakemake_call import check_executor
+from l2dyn.workflow import Workflow
 
 TINY = {"scale": "tiny"}
 
