@@ -54,7 +54,7 @@ class Task:
         return self.grid.steps(self.steps, self.spec.steps_per_epoch, self.budgets)
 
     def stack_key(self) -> str:
-        """Equal for runs that can train as one stack: same net, samples, loss, batch and class of horizon.
+        """Equal for runs that can train as one stack: same net, samples, shards, loss, batch and class of horizon.
 
         A run that does not stack trains alone.
         """
@@ -62,8 +62,9 @@ class Task:
         if not spec.stacks:
             return spec.run_id
         horizon_class = int(math.log(self.steps, 16))
+        samples = (spec.data, spec.batch, spec.order_shards)
         measured = (horizon_class, spec.kernel_samples)
-        return repr((spec.net, spec.data, spec.loss, spec.batch, spec.precision, spec.momentum > 0, *measured))
+        return repr((spec.net, *samples, spec.loss, spec.precision, spec.momentum > 0, *measured))
 
 
 def stacks(tasks: Iterable[Task]) -> list[list[Task]]:

@@ -208,6 +208,7 @@ def test_equals_plain_pytorch(case):
         (FullyConnectedSpec(hidden_layers=2, width=12), {"momentum": 0.9, "lr": 0.02}),
         (FullyConnectedSpec(hidden_layers=1, width=9, parameterization="ntk"), {"batch": 16, "lr": 0.5}),
         (FullyConnectedSpec(hidden_layers=1, width=9, bias=False), {}),
+        (FullyConnectedSpec(hidden_layers=2, width=12), {"batch": 16, "order_seed": 2, "order_shards": 4}),
     ],
 )
 def test_a_fully_connected_net_trains_as_in_a_stack(net, fields):
