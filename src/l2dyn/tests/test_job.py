@@ -131,7 +131,7 @@ def test_a_time_limit_stops_before_it(finished, caplog):
 
     caplog.set_level("INFO")
     wanted = tasks()
-    outcome = job.train(wanted, finished, deadline=Aging(limit_s=6.0, margin_s=0.0))
+    outcome = job.train(wanted, finished, deadline=Aging(limit_s=6.0))
     assert outcome.stopped
     (header,) = checkpoints(finished)
     assert not job.train(wanted, finished).stopped

@@ -52,8 +52,8 @@ class Trainer(Protocol):
     def train(self, pause: Callable[["Trainer"], bool]) -> Iterator[Ended]:
         """Train to every member's horizon, yielding members as they end.
 
-        pause: called between short stretches of steps, with the trainer; when it returns True, training stops here,
-        to be resumed from `state_dict`.
+        pause: called between short stretches of steps and after each evaluation, with the trainer; when it returns
+        True, training stops here, to be resumed from `state_dict`.
         """
 
     def advance(self, steps: int) -> None:
