@@ -17,11 +17,12 @@ from l2dyn.data import arrays
 from l2dyn.data.samples import Samples, samples
 from l2dyn.files import git_revision, sha256
 from l2dyn.runs.bundles import Finished
+from l2dyn.runs.checkpoint_header import SUFFIX, Header, resumable
 from l2dyn.runs.plan import Task, stacks
 from l2dyn.runs.records import Record
 from l2dyn.specs.data_sets import DataSpec
 from l2dyn.specs.run import NUMERICS_VERSION
-from l2dyn.training.checkpoint import SUFFIX, CheckpointTimer, headers, read_checkpoint, write_checkpoint
+from l2dyn.training.checkpoint import CheckpointTimer, headers, read_checkpoint, write_checkpoint
 from l2dyn.training.devices import NoDevice, chosen_device, limit_threads, taken_device
 from l2dyn.training.dispatch import trainer_for
 from l2dyn.training.precision import products_in
@@ -99,11 +100,11 @@ def train(
     """Train what is not finished yet, saving each run in `finished.cache` as it ends.
 
     deadline: when to stop with a checkpoint; a time limit counts after the first stretch of steps, so that every call
-    gets on.
+    gets on. Checkpoints that nobody will go on with are removed, whosever they are.
 
     device: "cpu", "cuda" or "auto". threads: of a CPU. data_dir: a folder of real data, None to download them. bar:
     show the progress on a terminal. micro_batch: see SingleTrainer. Raises UserError for missing data, a full disk, an
-    absent GPU, a batch-norm group that does not fit into memory.
+    absent GPU, a batch-norm group that does not fit into memory, a checkpoint that cannot be read now.
     """
     deadline = deadline or Deadline()
     device = chosen_device(device)
@@ -157,17 +158,14 @@ class _Job:
         self.missing = {task.run_id for task in missing}
         known = {task.run_id: task for task in tasks}
         resumed: set[str] = set()
-        for header in headers(self.folder):
-            members = [known.get(run_id) for run_id in header.run_ids]
-            # skip a checkpoint that holds another job's run, or a run whose horizon has changed
-            if None in members or [task.steps for task in members] != header.horizons:
-                continue
-            if not self.missing & set(header.run_ids):
+        wanted = {(task.run_id, task.steps) for task in tasks}
+        for header in resumable(self._useful(headers(self.folder), wanted), wanted):
+            if not self.missing & set(header.run_ids):  # another stack has trained them meanwhile
                 header.path.unlink(missing_ok=True)
                 continue
             if self.stop():
                 return
-            trainer = self._resumed(header.path, members)
+            trainer = self._resumed(header.path, [known[run_id] for run_id in header.run_ids])
             if trainer is not None:
                 resumed |= set(header.run_ids)
                 yield trainer, header.path
@@ -209,6 +207,25 @@ class _Job:
             return False
         path.unlink(missing_ok=True)
         return True
+
+    def _useful(self, every: list[Header], wanted: set[tuple[str, int]]) -> list[Header]:
+        """Remove checkpoints that nobody will go on with: of finished runs, or of an older numerics version."""
+
+        def done(run_id: str, steps: int) -> bool:
+            if run_id in self.missing or (run_id, steps) in wanted:
+                return run_id not in self.missing
+            held = self.cache.header(run_id)  # not the shelf's: another job may train without it
+            return held is not None and held.serves(steps)
+
+        useful = []
+        for header in every:
+            runs = zip(header.run_ids, header.horizons, strict=True)
+            if header.numerics_version < NUMERICS_VERSION or all(done(*run) for run in runs):
+                with contextlib.suppress(OSError):  # it may be another user's
+                    header.path.unlink()
+            else:
+                useful.append(header)
+        return useful
 
     def _resumed(self, path: Path, tasks: list[Task]) -> Trainer | None:
         read = read_checkpoint(path)
