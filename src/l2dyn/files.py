@@ -57,8 +57,11 @@ def explained_os_errors(path: Path):
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a damaged file to `*.corrupt` and return the new name."""
-    aside = path.with_name(path.name + ".corrupt")
+    """Rename a damaged file to `*.corrupt`, `*.2.corrupt` where that is taken, and return the new name."""
+    aside, count = path.with_name(f"{path.name}.corrupt"), 1
+    while aside.exists():
+        count += 1
+        aside = path.with_name(f"{path.name}.{count}.corrupt")
     with contextlib.suppress(FileNotFoundError):
         os.replace(path, aside)
     return aside

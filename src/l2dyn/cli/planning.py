@@ -8,7 +8,7 @@ from l2dyn.errors import EXIT_DONE, EXIT_OTHER, UserError
 from l2dyn.files import results_folder
 from l2dyn.runs.cache import Cache
 from l2dyn.runs.calibrations import NOMINAL_RATE, Calibration, calibration_for
-from l2dyn.runs.checkpoint_header import read_header_line
+from l2dyn.runs.checkpoint_header import SUFFIX, read_header, resumable
 from l2dyn.runs.cost import record_bytes, training_seconds
 from l2dyn.runs.plan import Plan, Task
 from l2dyn.runs.records import DamagedRecord
@@ -76,7 +76,7 @@ def _made(arguments: argparse.Namespace) -> int:
 
 def _status(arguments: argparse.Namespace) -> int:
     plan = plan_of(arguments)
-    begun = _checkpointed()
+    begun = _checkpointed(plan)
     finished, rows, damage = finished_of(plan), [], []
     for name in plan.experiments:
         counts = dict.fromkeys(("done", "shipped", "diverged", "checkpointed", "missing"), 0)
@@ -107,16 +107,18 @@ def _not_known(plan: Plan, how: str = "") -> list[str]:
     return pending + [f"{n}: its l2 could not be measured: {reason}" for n, reason in plan.unresolved.items()]
 
 
-def _checkpointed() -> set[str]:
-    """Run ids that a checkpoint holds; reads the headers only, so torch stays out."""
-    begun = set()
-    for path in Cache().checkpoints.glob("*.ckpt"):
+def _checkpointed(plan: Plan) -> set[str]:
+    """Ids of the runs that training goes on with from a checkpoint; reads the headers only, so torch stays out."""
+    held = []
+    for path in Cache().checkpoints.glob(f"*{SUFFIX}"):
         try:
-            with open(path, "rb") as stream:
-                begun |= set(read_header_line(stream.readline())["run_ids"])
-        except (OSError, ValueError, KeyError):
+            held.append(read_header(path))
+        except ValueError:
             log.warning("l2dyn: %s: damaged checkpoint; training sets it aside", path)
-    return begun
+        except UserError as error:
+            log.warning("l2dyn: %s", error)
+    wanted = {(task.run_id, task.steps) for name in plan.experiments for task in plan.tasks(name)}
+    return {run_id for header in resumable(filter(None, held), wanted) for run_id in header.run_ids}
 
 
 def _basis(calibration: Calibration | None, device: str, threads: int) -> str:

@@ -53,7 +53,7 @@ def add_to(commands: Commands) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from l2dyn.training.attempts import limit_under_slurm, refuse_a_fault
+    from l2dyn.training.attempts import forget_attempts, limit_under_slurm, refuse_a_fault
     from l2dyn.training.job import Deadline, train
 
     plan = plan_of(arguments)
@@ -72,12 +72,13 @@ def _train(arguments: argparse.Namespace) -> int:
     part = plan.slice(arguments.experiment, *arguments.slice, owned_only=arguments.owned)
     finished = finished_of(plan, arguments.experiment, arguments.bundles or ())
     refuse_a_fault(finished.cache, part)
+    limits = [limit for limit in (arguments.time_limit, limit_under_slurm()) if limit is not None]
     outcome = train(
         list(part.tasks),
         finished,
         device=plan.scale.device,
         threads=threads_of(arguments, plan),
-        deadline=Deadline(arguments.time_limit or limit_under_slurm()),
+        deadline=Deadline(min(limits, default=None)),
         data_dir=plan.scale.data_dir,
         bar=arguments.log is None and sys.stderr.isatty(),
         micro_batch=plan.scale.micro_batch,
@@ -92,6 +93,7 @@ def _train(arguments: argparse.Namespace) -> int:
             lost = part.tasks[records.index(None)].run_id
             raise UserError(f"run {lost}: another job has replaced its record by one for other budgets; call again")
         write_records(arguments.output, records)
+    forget_attempts(finished.cache, part)
     log.info("%s %s: %s", part.experiment, part.name, done)
     return EXIT_DONE
 

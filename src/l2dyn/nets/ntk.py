@@ -32,9 +32,13 @@ def empirical_ntk(net: StackedFullyConnected, x1: Tensor, x2: Tensor | None = No
 
 
 def norm_and_rotation(kernel: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
-    """‖Θ‖, Frobenius, and how far Θ has turned from Θ₀, 1 − ⟨Θ, Θ₀⟩/(‖Θ‖·‖Θ₀‖); kernel, first: [(E,) N, N]."""
+    """‖Θ‖, Frobenius, and how far Θ has turned from Θ₀, 1 − ⟨Θ, Θ₀⟩/(‖Θ‖·‖Θ₀‖), [(E,)]; kernel, first: [(E,) N, N].
+
+    A kernel whose norm is 0, as of a net whose ReLUs are all off, points nowhere: its rotation is NaN.
+    """
     norm, initial = kernel.norm(dim=(-2, -1)), first.norm(dim=(-2, -1))
-    return norm, 1.0 - (kernel * first).sum(dim=(-2, -1)) / (norm * initial)
+    rotation = 1.0 - (kernel * first).sum(dim=(-2, -1)) / (norm * initial)
+    return norm, torch.where(norm * initial > 0, rotation, torch.nan)  # squares may be too small for a norm: x/0
 
 
 def as_drawn(

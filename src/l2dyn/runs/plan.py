@@ -60,7 +60,7 @@ class Task:
         return sorted(wanted.union(*(grid.steps(until, steps_per_epoch) for grid, until in self.others)))
 
     def stack_key(self) -> str:
-        """Equal for runs that can train as one stack: same net, samples, loss, batch and class of horizon.
+        """Equal for runs that can train as one stack: same net, samples, shards, loss, batch and class of horizon.
 
         A run that does not stack trains alone.
         """
@@ -68,8 +68,9 @@ class Task:
         if not spec.stacks:
             return spec.run_id
         horizon_class = int(math.log(self.steps, 16))
+        samples = (spec.data, spec.batch, spec.order_shards)
         measured = (horizon_class, spec.kernel_samples)
-        return repr((spec.net, spec.data, spec.loss, spec.batch, spec.precision, spec.momentum > 0, *measured))
+        return repr((spec.net, *samples, spec.loss, spec.precision, spec.momentum > 0, *measured))
 
 
 def stacks(tasks: Iterable[Task]) -> list[list[Task]]:

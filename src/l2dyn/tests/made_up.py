@@ -26,6 +26,11 @@ def made_up_samples(train=48, test=40, seed=0, **how) -> Samples:
     return Samples(spec, images[:train], classes[:train], images[train:], classes[train:])
 
 
+def arrays_of(samples: Samples) -> dict[str, np.ndarray]:
+    """What l2dyn.data.arrays.load gives, as if these samples were the whole data set."""
+    return {name: getattr(samples, name) for name in ("train_images", "train_labels", "test_images", "test_labels")}
+
+
 def make_task(samples, steps=200, lr=0.1, l2=0.01, momentum=0.0, grid=None, **fields) -> Task:
     """A run on these samples, of FC unless `fields` say otherwise."""
     fields = FC | {"optimizer": SGDSpec(momentum=momentum)} | fields

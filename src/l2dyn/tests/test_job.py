@@ -1,5 +1,6 @@
 """Training jobs: what is finished is not trained, a stop leaves a checkpoint, a damaged one costs only its own work."""
 
+import errno
 import os
 import signal
 
@@ -7,13 +8,17 @@ import numpy as np
 import pytest
 import torch
 
+from l2dyn.errors import UserError
+from l2dyn.files import set_aside
 from l2dyn.runs.bundles import Finished
 from l2dyn.runs.cache import Cache
+from l2dyn.runs.checkpoint_header import header_line, resumable
 from l2dyn.runs.plan import Task
+from l2dyn.runs.records import RecordHeader
 from l2dyn.specs.horizons import EvaluationGrid
 from l2dyn.specs.nets import ConvNetSpec, FullyConnectedSpec
-from l2dyn.specs.run import AugmentationSpec, AutoL2Spec
-from l2dyn.tests.made_up import made_up_samples, make_task
+from l2dyn.specs.run import NUMERICS_VERSION, AugmentationSpec, AutoL2Spec
+from l2dyn.tests.made_up import arrays_of, made_up_samples, make_task
 from l2dyn.training import job
 from l2dyn.training.checkpoint import CheckpointTimer, headers, read_checkpoint, write_checkpoint
 
@@ -34,8 +39,7 @@ EVERYTHING = {  # that a single net's state has to hold
 
 @pytest.fixture(autouse=True)
 def _no_data_to_read(monkeypatch):
-    names = ("train_images", "train_labels", "test_images", "test_labels")
-    monkeypatch.setattr("l2dyn.data.arrays.load", lambda *_, **__: {name: getattr(SAMPLES, name) for name in names})
+    monkeypatch.setattr("l2dyn.data.arrays.load", lambda *_, **__: arrays_of(SAMPLES))
 
 
 def task_of(steps, l2=0.01, lr=0.1, net=SMALL, **fields) -> Task:
@@ -131,7 +135,7 @@ def test_a_time_limit_stops_before_it(finished, caplog):
 
     caplog.set_level("INFO")
     wanted = tasks()
-    outcome = job.train(wanted, finished, deadline=Aging(limit_s=6.0, margin_s=0.0))
+    outcome = job.train(wanted, finished, deadline=Aging(limit_s=6.0))
     assert outcome.stopped
     (header,) = checkpoints(finished)
     assert not job.train(wanted, finished).stopped
@@ -175,14 +179,110 @@ def test_a_damaged_checkpoint_is_set_aside_and_its_runs_start_anew(finished, dam
     assert sum("damaged checkpoint" in message for message in caplog.messages) == 1
 
 
+def test_checkpoints_that_nobody_goes_on_with_are_removed_by_whichever_job_comes(finished):
+    """Of runs that the cache holds at their horizons, and of an older numerics version."""
+    mine, other = task_of(20), task_of(60, l2=0.5)
+    job.train([task_of(60, l2=0.3)], finished)
+    job.train([other], finished)
+    folder, state = finished.cache.checkpoints, {"step": 4}
+    write_checkpoint(folder / "finished.ckpt", [task_of(60, l2=0.3).run_id, other.run_id], [60, 60], state)
+    write_checkpoint(folder / "half.ckpt", [other.run_id, "0123456789ab"], [60, 60], state)
+    write_checkpoint(folder / "longer.ckpt", [other.run_id], [90], state)
+    for name, version in (("older", NUMERICS_VERSION - 1), ("newer", NUMERICS_VERSION + 1)):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("l2dyn.training.checkpoint.NUMERICS_VERSION", version)
+            write_checkpoint(folder / f"{name}.ckpt", ["0123456789ab"], [60], state)
+    job.train([mine], finished)
+    assert [header.path.stem for header in checkpoints(finished)] == ["half", "longer", "newer"]
+
+
+def test_what_only_the_shelf_holds_may_still_be_trained_by_a_job_without_it(finished):
+    theirs = task_of(60, l2=0.5)
+    write_checkpoint(finished.cache.checkpoints / "x.ckpt", [theirs.run_id], [60], {"step": 4})
+    shelved = RecordHeader(theirs.run_id, "x", "finished", 60, NUMERICS_VERSION, "")
+    finished.shelf.headers[theirs.run_id] = shelved
+    assert finished.serves(theirs.run_id, 60)
+    job.train([task_of(20)], finished)
+    assert len(checkpoints(finished)) == 1
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "Too many open files"), MemoryError()])
+@pytest.mark.parametrize("whole", [False, True], ids=["header", "state"])
+def test_a_checkpoint_that_cannot_be_read_now_is_kept(finished, monkeypatch, error, whole):
+    """One line that names it, whosever it is: its job would start its runs anew and write over it."""
+    wanted = tasks()
+    job.train(wanted, finished, deadline=StopAfter(3))
+    (header,) = checkpoints(finished)
+
+    def refused(*_, **__):
+        raise error
+
+    plain = open
+    if whole:
+        monkeypatch.setattr(type(header.path), "read_bytes", refused)
+    else:
+        opened = lambda path, *how: refused() if path == header.path else plain(path, *how)  # noqa: E731
+        monkeypatch.setattr("builtins.open", opened)
+    with pytest.raises(UserError, match=f"^{header.path}: cannot be read now .(Too many|MemoryError)"):
+        job.train(wanted, finished)
+    monkeypatch.undo()
+    assert checkpoints(finished) == [header]
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_read_again(finished, monkeypatch):
+    """As NFS says of a checkpoint that another job writes just then."""
+    path = finished.cache.checkpoints / "x.ckpt"
+    write_checkpoint(path, ["r"], [10], {"step": 4})
+    plain, stale = open, [OSError(errno.ESTALE, "Stale file handle")]
+
+    def opened(file, *how):
+        if file == path and stale:
+            raise stale.pop()
+        return plain(file, *how)
+
+    monkeypatch.setattr("builtins.open", opened)
+    assert [header.step for header in checkpoints(finished)] == [4]
+    assert not stale
+
+
+def test_a_whole_checkpoint_that_does_not_load_is_kept(finished, monkeypatch):
+    path = finished.cache.checkpoints / "x.ckpt"
+    write_checkpoint(path, ["r"], [10], {"step": 4})
+
+    def refused(*_, **__):
+        raise RuntimeError("not enough memory\nand a trace")
+
+    monkeypatch.setattr("torch.load", refused)
+    with pytest.raises(UserError, match=r"x.ckpt: cannot be loaded now \(not enough memory\)"):
+        read_checkpoint(path)
+    path.write_bytes(header_line({"run_ids": ["r"]}))
+    with pytest.raises(UserError, match=r"x.ckpt: written by another version"):
+        read_checkpoint(path)
+    assert path.exists()
+
+
+def test_what_was_set_aside_before_stays(tmp_path):
+    path = tmp_path / "x.ckpt"
+    for content in ("one", "two", "three"):
+        path.write_text(content)
+        assert set_aside(path).read_text() == content
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {
+        "x.ckpt.corrupt": "one",
+        "x.ckpt.2.corrupt": "two",
+        "x.ckpt.3.corrupt": "three",
+    }
+
+
 def test_a_checkpoint_of_another_numerics_version_is_not_used(tmp_path, monkeypatch):
     path = tmp_path / "a.ckpt"
     write_checkpoint(path, ["r"], [10], {"step": 4, "tensor": torch.ones(3)})
     header, state = read_checkpoint(path)
     assert (header.run_ids, header.step, state["tensor"].tolist()) == (["r"], 4, [1, 1, 1])
-    monkeypatch.setattr("l2dyn.training.checkpoint.NUMERICS_VERSION", 10**6)
+    assert resumable(headers(tmp_path), {("r", 10)}) == [header]
+    for module in ("training.checkpoint", "runs.checkpoint_header"):
+        monkeypatch.setattr(f"l2dyn.{module}.NUMERICS_VERSION", 10**6)
     assert read_checkpoint(path) is None
-    assert headers(tmp_path) == []
+    assert resumable(headers(tmp_path), {("r", 10)}) == []
     assert path.exists()
 
 

@@ -16,6 +16,8 @@ from l2dyn.runs.l2_selection import L2Selection, read_l2_selection, selection_pa
 from l2dyn.runs.plan import planned
 from l2dyn.runs.records import write_records
 from l2dyn.runs.shelf import write_manifest
+from l2dyn.specs.run import NUMERICS_VERSION
+from l2dyn.training import checkpoint
 
 SETUP = {
     "shows": "x",
@@ -198,13 +200,39 @@ def test_a_damaged_bundle_stops_a_prediction(l2dyn, tmp_path):
     assert not selection_path("tiny", "guess").exists()
 
 
+def cells(out, name) -> list[str]:
+    """The numbers that a table has of an experiment."""
+    (line,) = [line for line in out.splitlines() if line.split()[:1] == [name] and re.search(r" \d", line)]
+    return line.removeprefix(name).split()
+
+
+def test_status_counts_what_training_would_go_on_with(l2dyn, records, monkeypatch):
+    """A checkpoint whose runs are the plan's, at their horizons, of this numerics version; another is no damage."""
+    grid = [(task.run_id, task.steps) for task in planned("tiny", load_scale("tiny")).tasks("grid")]
+
+    def write(name, *runs, version=NUMERICS_VERSION):
+        monkeypatch.setattr(checkpoint, "NUMERICS_VERSION", version)
+        checkpoint.write_checkpoint(Cache().checkpoints / name, *map(list, zip(*runs, strict=True)), {"step": 1})
+
+    write("two.ckpt", *grid[:2])
+    write("with another's.ckpt", grid[2], ("0123456789ab", 50))
+    write("longer.ckpt", (grid[3][0], 60))
+    write("older.ckpt", grid[4], version=NUMERICS_VERSION - 1)
+    (Cache().checkpoints / "damaged.ckpt").write_bytes(b"?")
+    (Cache().checkpoints / "unreadable.ckpt").mkdir()
+    code, out, lines = l2dyn("status")
+    assert code == 0
+    assert cells(out, "grid")[4:] == ["2", "4"]  # checkpointed, missing
+    assert [re.sub(r".*/", "", line) for line in sorted(lines)] == [
+        "damaged.ckpt: damaged checkpoint; training sets it aside",
+        "unreadable.ckpt: cannot be read now (Is a directory); it is kept, call again",
+    ]
+    assert len(list(Cache().checkpoints.iterdir())) == 6
+
+
 def test_plan_and_status_of_what_is_pending(l2dyn, finished):
     """Runs count once, whatever the number of their budgets."""
     finished("source", peak=30)
-
-    def cells(out, name) -> list[str]:
-        (line,) = [line for line in out.splitlines() if line.split()[:1] == [name] and re.search(r" \d", line)]
-        return line.removeprefix(name).split()
 
     code, out, _ = l2dyn("plan")
     assert code == 0

@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from l2dyn.nets.ntk import as_drawn, empirical_ntk
+from l2dyn.nets.ntk import as_drawn, empirical_ntk, norm_and_rotation
 from l2dyn.nets.stacked_fully_connected import StackedFullyConnected
 from l2dyn.specs.nets import FullyConnectedSpec
 from l2dyn.theory import relu_ntk
@@ -45,6 +45,15 @@ def test_it_is_the_product_of_autograd_gradients(how):
     expected = gradients(x1) @ gradients(x2).mT / how.get("outputs", 1)
     assert_allclose(empirical_ntk(net, x1, x2), expected, rtol=1e-10)
     assert_allclose(empirical_ntk(net, x1), empirical_ntk(net, x1, x1), rtol=1e-12)
+
+
+def test_a_kernel_that_has_vanished_has_no_rotation():
+    first = torch.eye(3, dtype=torch.float64).expand(4, 3, 3)
+    turned = torch.ones(3, 3, dtype=torch.float64)  # ⟨Θ, Θ₀⟩ = 3, ‖Θ‖ = 3, ‖Θ₀‖ = √3
+    last = torch.stack([2 * first[0], turned, torch.zeros_like(turned), 1e-200 * turned])
+    norm, rotation = norm_and_rotation(last, first)
+    assert_allclose(norm, [2 * 3**0.5, 3, 0, 0])  # (1e-200)² is 0
+    assert_allclose(rotation, [0, 1 - 3**-0.5, np.nan, np.nan], atol=1e-15)
 
 
 def deviations(width, seeds, hidden_layers, x):

@@ -244,9 +244,12 @@ def test_runs_that_can_share_a_stack(tiny, plan_of):
     keys = {t.stack_key() for e in plan.experiments for t in plan.tasks(e)}
     assert len(keys) == 1
     momentum, wider = {"optimizer": {"kind": "sgd", "momentum": 0.9}}, {"net": NET | {"width": 5}}
-    for change in (momentum, {"batch": 16}, wider, {"horizon": {"epochs": 30_000}}):
+    batch = {"batch": 16}
+    for change in (momentum, batch, batch | {"order_shards": 4}, wider, {"horizon": {"epochs": 30_000}}):
         tiny["experiments"]["budget"] = {**EXPERIMENTS["b"], "lr": [0.7], "horizon": {"epochs": 300}, **change}
-        assert plan_of(tiny).tasks("budget")[0].stack_key() not in keys
+        key = plan_of(tiny).tasks("budget")[0].stack_key()
+        assert key not in keys
+        keys.add(key)
 
 
 def test_stacks_are_cut_at_the_largest_size_and_sorted_by_horizon(plan_of):

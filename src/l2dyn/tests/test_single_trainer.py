@@ -208,6 +208,7 @@ def test_equals_plain_pytorch(case):
         (FullyConnectedSpec(hidden_layers=2, width=12), {"momentum": 0.9, "lr": 0.02}),
         (FullyConnectedSpec(hidden_layers=1, width=9, parameterization="ntk"), {"batch": 16, "lr": 0.5}),
         (FullyConnectedSpec(hidden_layers=1, width=9, bias=False), {}),
+        (FullyConnectedSpec(hidden_layers=2, width=12), {"batch": 16, "order_seed": 2, "order_shards": 4}),
     ],
 )
 def test_a_fully_connected_net_trains_as_in_a_stack(net, fields):
@@ -297,7 +298,7 @@ def uninterrupted(kind: str):
 def test_a_resumed_run_is_bitwise_the_uninterrupted_one(monkeypatch, kind, stop):
     """Stopped at evaluations, between them, and within an interval of AutoL2; and stretches do not matter."""
     samples, task, whole, to_the_end = uninterrupted(kind)
-    monkeypatch.setattr(SingleTrainer, "stretch", 5)
+    monkeypatch.setattr(SingleTrainer, "stretch", 1)
     first = SingleTrainer([task], samples)
     assert list(first.train(lambda trainer: trainer.step >= stop)) == []
     assert (first.step, first.tasks) == (stop, [task])
@@ -308,8 +309,8 @@ def test_a_resumed_run_is_bitwise_the_uninterrupted_one(monkeypatch, kind, stop)
     assert kind == "wrn" or len(set(whole.columns["l2"])) > 1
 
 
-def test_a_run_stopped_at_every_opportunity_is_the_uninterrupted_one(monkeypatch):
-    monkeypatch.setattr(SingleTrainer, "stretch", 4)
+def test_a_run_stopped_at_every_opportunity_is_the_uninterrupted_one():
+    """Which is after the first evaluation and then, since each trainer's first stretch is short, after every step."""
     samples = make_samples()
     task = make_task(samples, steps=33, grid=EvaluationGrid(every_epochs=4), **EVERYTHING)
     state, done, stops = None, [], 0
@@ -319,7 +320,7 @@ def test_a_run_stopped_at_every_opportunity_is_the_uninterrupted_one(monkeypatch
             trainer.load_state_dict(state)
         done = list(trainer.train(lambda trainer: True))
         state, stops = round_trip(trainer.state_dict()), stops + 1
-    assert stops == 9
+    assert stops == 1 + 33
     assert trainer.tasks == []
     assert_same_columns(done[0].columns, trained(task, samples).columns)
 

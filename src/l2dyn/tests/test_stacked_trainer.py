@@ -259,6 +259,18 @@ def test_the_kernels_norm_is_measured_where_the_spec_says():
     assert columns["kernel_rotation"][[0, -1]] == pytest.approx([0.0, rotation], rel=1e-7, abs=1e-12)
 
 
+def test_a_run_whose_kernel_vanishes_is_finished_without_a_rotation():
+    """At λη = 1/2 the weights halve with every step, until products of them are below what float64 holds."""
+    samples = made_up_samples(**PARITY)
+    how = {"net": NTK, "loss": "half_mse", "kernel_samples": 5, "grid": EvaluationGrid(every_epochs=100)}
+    task = make_task(samples, steps=400, lr=0.1, l2=5.0, **how)
+    ended = trained([task], samples)[task.run_id]
+    assert ended.status == "finished"
+    assert ended.columns["kernel_norm"][-1] == 0
+    assert np.isnan(ended.columns["kernel_rotation"]).tolist() == (ended.columns["kernel_norm"] == 0).tolist()
+    assert all(np.isfinite(values).all() for name, values in ended.columns.items() if name != "kernel_rotation")
+
+
 def test_evaluations_may_wait_on_the_device():
     """As on a GPU, where the host asks for several evaluations at once: the same records."""
     samples = made_up_samples(downscale=2)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import time
+from pathlib import Path
 
 from l2dyn.errors import UserError
 from l2dyn.files import write_atomically
@@ -31,17 +32,22 @@ def limit_under_slurm(environment=os.environ) -> float | None:
 
 
 def refuse_a_fault(cache: Cache, part: Slice, environment=os.environ) -> None:
-    """Raise UserError where Snakemake tries a job for the third time and nothing has come of two.
+    """Raise UserError where Snakemake tries a job for the third time under Slurm and two attempts made no progress.
 
     A job that stopped at its time limit has a newer checkpoint or more finished runs than at its start, and goes on for
-    as many attempts as it takes. What was there at the start of each attempt is noted beside the checkpoints.
+    as many attempts as it takes. What was there at the start of each attempt is noted beside the checkpoints. Outside
+    Slurm nothing is noted before the second attempt.
     """
     attempt = int(environment.get("L2DYN_ATTEMPT", "0"))
     if attempt == 0:
         return
-    path = cache.checkpoints / f"{part.key}.attempts"
+    if attempt == 1:
+        forget_attempts(cache, part)  # of an earlier call of Snakemake
+        if "SLURM_JOB_ID" not in environment:
+            return
+    path = _path(cache, part)
     try:
-        earlier = json.loads(path.read_text()) if attempt > 1 else []
+        earlier = json.loads(path.read_text())
     except (OSError, ValueError):
         earlier = []
     now = _progress(cache, part)
@@ -51,6 +57,15 @@ def refuse_a_fault(cache: Cache, part: Slice, environment=os.environ) -> None:
             "not tried again in this call, see its log"
         )
     write_atomically(path, json.dumps([*earlier, now]).encode())
+
+
+def forget_attempts(cache: Cache, part: Slice) -> None:
+    """Remove what refuse_a_fault noted, as when the slice is done."""
+    _path(cache, part).unlink(missing_ok=True)
+
+
+def _path(cache: Cache, part: Slice) -> Path:
+    return cache.checkpoints / f"{part.key}.attempts"
 
 
 def _progress(cache: Cache, part: Slice) -> str:

@@ -9,7 +9,7 @@ import torch
 log = logging.getLogger(__name__)
 STEPS_A_GRAPH = 16
 WARM_UP = 3  # steps run as they are before the capture, as CUDA graphs ask for; real steps, they count
-AHEAD = 2  # stretches that the host may be ahead of the device, so that a time limit is noticed in time
+AHEAD = 2  # calls of `advance` that may still be running on the device, few, so that a time limit is noticed in time
 
 
 class CapturedSteps:

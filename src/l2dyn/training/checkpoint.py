@@ -7,28 +7,17 @@ of its members goes on with all of them.
 import io
 import logging
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from l2dyn.errors import UserError
 from l2dyn.files import set_aside, sha256, write_atomically
-from l2dyn.runs.checkpoint_header import header_line, read_header_line
+from l2dyn.runs.checkpoint_header import SUFFIX, Header, cannot_be_read, header_line, header_of, read_header
 from l2dyn.specs.run import NUMERICS_VERSION
 
 log = logging.getLogger(__name__)
-SUFFIX = ".ckpt"
 SPACING = 50  # the next checkpoint waits for this many times the cost of the last
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a checkpoint says of itself: the run ids in stacking order, their horizons and the step reached."""
-
-    path: Path
-    run_ids: list[str]
-    horizons: list[int]
-    step: int
 
 
 class CheckpointTimer:
@@ -66,41 +55,45 @@ def write_checkpoint(path: Path, run_ids: list[str], horizons: list[int], state:
 def read_checkpoint(path: Path) -> tuple[Header, dict] | None:
     """The header and state of a checkpoint, verified.
 
-    None for one of another numerics version; a damaged one is set aside with a warning, and None returned.
+    None for one of another numerics version or one that is gone; one whose digests do not fit is set aside with a
+    warning, and None returned. Raises UserError where it cannot be read now: whatever else fails is no damage.
     """
     try:
         first, _, payload = path.read_bytes().partition(b"\n")
-        header = read_header_line(first)
-        if header["numerics_version"] != NUMERICS_VERSION:
-            return None
-        if sha256(payload) != header["sha256"]:
-            raise ValueError("its SHA-256 does not fit")
-        state = torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
-        return Header(path, header["run_ids"], header["horizons"], header["step"]), state
     except FileNotFoundError:
         return None
-    except Exception as error:  # any failure to decode it means the same: it is damaged
+    except (OSError, MemoryError) as error:
+        raise cannot_be_read(path, error) from error
+    try:
+        header = header_of(path, first)
+        if header.numerics_version != NUMERICS_VERSION:
+            return None
+        if sha256(payload) != header.sha256:
+            raise ValueError("its SHA-256 does not fit")
+    except ValueError as error:
         _set_aside_damaged(path, error)
         return None
+    try:
+        return header, torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
+    except Exception as error:  # it is what was written, so want of memory, or another version of torch
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: cannot be loaded now ({reason}); it is kept, its digests fit") from error
 
 
 def headers(folder: Path) -> list[Header]:
-    """The headers of all readable checkpoints in a folder; the states stay unread."""
+    """The headers of all checkpoints in a folder, of any numerics version; a damaged one is set aside with a warning.
+
+    Raises UserError for one that cannot be read now.
+    """
     found = []
     for path in sorted(Path(folder).glob(f"*{SUFFIX}")):
         try:
-            with open(path, "rb") as stream:
-                header = read_header_line(stream.readline())
-            if header["numerics_version"] == NUMERICS_VERSION:
-                found.append(Header(path, header["run_ids"], header["horizons"], header["step"]))
-        except FileNotFoundError:
-            continue  # another job finished it meanwhile
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            found.append(read_header(path))
+        except ValueError as error:
             _set_aside_damaged(path, error)
-    return found
+    return [header for header in found if header is not None]  # None: another job finished it meanwhile
 
 
-def _set_aside_damaged(path: Path, error: Exception) -> None:
+def _set_aside_damaged(path: Path, error: ValueError) -> None:
     aside = set_aside(path)
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    log.warning("%s: damaged checkpoint (%s); set aside as %s, its runs start anew", path, reason, aside.name)
+    log.warning("%s: damaged checkpoint (%s); set aside as %s, its runs start anew", path, error, aside.name)

@@ -12,14 +12,16 @@ from torch import Tensor
 from l2dyn.runs.plan import Task
 from l2dyn.training.trainer import MEASURES, Ended
 
+LOOK_S = 1.0  # between two looks at the clock, as nearly as whole steps allow
 MUST_BE_FINITE = MEASURES.index("train_loss"), MEASURES.index("param_norm")  # or the member has diverged
 
 
 class TrainingLoop(ABC):
     """A Trainer (see there) but for its arithmetic: how it steps, measures and lets members go.
 
-    stretch: steps between two looks at the clock. pending_limit: evaluations that wait on the device before the host
-    asks for them; with more than one, a member's divergence may be noticed that much later, its record being the same.
+    stretch: the most steps between two looks at the clock, which are about LOOK_S seconds apart. pending_limit:
+    evaluations that wait on the device before the host asks for them; with more than one, a member's divergence may be
+    noticed that much later, its record being the same.
     """
 
     stretch: int = 32
@@ -31,7 +33,12 @@ class TrainingLoop(ABC):
         self.wall_s = [0.0] * len(tasks)
         self.rows: list[list[list[float]]] = [[] for _ in tasks]  # of each member, in the order of columns_of
         self._pending: list[tuple[int, list[tuple[float, float]], Tensor]] = []  # step, rates, measures
+        self._at_once = 1  # steps until the next look at the clock
         self._plan_evaluations()
+
+    def prepare(self) -> bool:
+        """Do what precedes the first step, if anything; whether there was something to do. No run's time counts it."""
+        return False
 
     @abstractmethod
     def advance(self, steps: int) -> None:
@@ -61,18 +68,17 @@ class TrainingLoop(ABC):
         """See Trainer."""
         if self.step == 0 and not any(self.rows):
             yield from self._evaluate()
+            if self.tasks and pause(self):
+                return
+        if self.tasks and self.prepare() and pause(self):
+            return
         while self.tasks:
             upcoming = self._grid[bisect.bisect_right(self._grid, self.step)]
             while self.step < upcoming:
-                started = time.monotonic()
-                self.advance(min(upcoming - self.step, self.stretch))
-                self.charge(time.monotonic() - started)
+                self._advance_until(upcoming)
                 if self.step < upcoming and pause(self):
                     return
-            started = time.monotonic()
-            leaving = list(self._evaluate())
-            self.charge(time.monotonic() - started)
-            yield from leaving
+            yield from self._evaluate()
             if self.tasks and pause(self):
                 return
 
@@ -100,22 +106,38 @@ class TrainingLoop(ABC):
         share = seconds / max(1, len(self.tasks))
         self.wall_s = [spent + share for spent in self.wall_s]
 
-    def _evaluate(self) -> Iterator[Ended]:
-        """Measure every member and let those go that have finished or diverged."""
+    def _advance_until(self, upcoming: int) -> None:
+        """Take steps for about LOOK_S; twice as many as before at most, since the first ones may not be typical."""
+        steps, started = min(upcoming - self.step, self._at_once), time.monotonic()
+        self.advance(steps)
+        took = time.monotonic() - started
+        self.charge(took)
+        fitting = int(LOOK_S * steps / took) if took else self.stretch
+        self._at_once = max(1, min(fitting, 2 * self._at_once, self.stretch))
+
+    def _evaluate(self) -> list[Ended]:
+        """Measure every member, charge all for it, and let those go that have finished or diverged."""
+        started = time.monotonic()
         self._pending.append((self.step, self.rates(), self.measure()))
-        ends = any(self.step >= task.steps for task in self.tasks)
-        if not ends and len(self._pending) < self.pending_limit:
-            return
-        self._note_pending()
+        noted = len(self._pending) >= self.pending_limit or any(self.step >= task.steps for task in self.tasks)
+        if noted:
+            self._note_pending()
+        self.charge(time.monotonic() - started)
+        return self._leaving() if noted else []
+
+    def _leaving(self) -> list[Ended]:
+        """Those that have finished or diverged, who leave."""
         statuses = {}
         for member, task in enumerate(self.tasks):
             if member in self._diverged or self.step >= task.steps:
                 statuses[member] = "diverged" if member in self._diverged else "finished"
+        ended = []
         for member, status in statuses.items():
             steps = self._diverged.get(member, self.step)
-            yield Ended.from_rows(self.tasks[member], status, steps, self.rows[member], self.wall_s[member])
+            ended.append(Ended.from_rows(self.tasks[member], status, steps, self.rows[member], self.wall_s[member]))
         if statuses:
             self._let_go(statuses)
+        return ended
 
     def _note_pending(self) -> None:
         """Bring the evaluations made since the last call to the host, as rows; a diverged member gets no more."""

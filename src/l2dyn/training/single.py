@@ -69,10 +69,16 @@ class SingleTrainer(TrainingLoop):
         )  # of the drawn net, also if a state follows
         self._measured = torch.zeros(2, dtype=torch.float64, device=device)  # loss and error summed over the interval
 
+    def prepare(self) -> bool:
+        """See TrainingLoop: compile the net where it is compiled."""
+        if self._train_net is self.net or self.compile_s is not None:
+            return False
+        self._compile()
+        return True
+
     def advance(self, steps: int) -> None:
         """See Trainer."""
-        if self._train_net is not self.net and self.compile_s is None:
-            self._compile()
+        self.prepare()
         self.net.train()
         for _ in range(steps):
             for group in self.optimizer.param_groups:
@@ -182,7 +188,6 @@ class SingleTrainer(TrainingLoop):
         if self.device == "cuda":
             torch.cuda.synchronize()
         self.compile_s = time.monotonic() - started
-        self.charge(-self.compile_s)
         log.info("compiled in %.0f s", self.compile_s)
 
     def _observe(self, outputs: Tensor, y: Tensor, loss: Tensor) -> None:

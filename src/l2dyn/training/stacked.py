@@ -25,7 +25,8 @@ PENDING = 64  # evaluations that a GPU keeps before the host asks for them
 class StackedTrainer(TrainingLoop):
     """SGD, with or without momentum and L2 penalty, on stacked nets: g = ∂L/∂θ + λθ, v ← μv + g, θ ← θ − ηv.
 
-    Members have their own η, λ, μ, seeds and horizon; net, data, loss, batch and precision are the first task's.
+    Members have their own η, λ, μ, seeds and horizon; net, data, loss, batch, order_shards and precision are the first
+    task's.
     steps: "fast" (the backward pass written out and every short cut that applies), "plain" (autograd, to read and to
     compare with), or such steps with some short cuts switched off. A state goes on with the kind of steps that made it.
     """
@@ -46,7 +47,8 @@ class StackedTrainer(TrainingLoop):
             device,
             PRODUCT_DTYPES.get(first.precision),
         )
-        self.order = DataOrder([task.spec.order_seed for task in tasks], len(self._train[0]), first.batch, device)
+        seeds = [task.spec.order_seed for task in tasks]
+        self.order = DataOrder(seeds, len(self._train[0]), first.batch, device, first.order_shards)
         self._steps = {"fast": WrittenOutSteps, "plain": AutogradSteps}[steps]() if isinstance(steps, str) else steps
         self._steps.begin(net, Batches(*self._train, self.order), first, device)
         lr, l2, momentum = (

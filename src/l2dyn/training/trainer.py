@@ -15,12 +15,17 @@ MEASURES = COLUMNS[4:]  # train_loss, train_error, test_loss, test_accuracy, par
 
 @dataclass(frozen=True)
 class Ended:
-    """A run that finished or diverged."""
+    """A run that finished or diverged.
+
+    step, epoch, lr, l2, train_loss and param_norm are finite in every row, also where it diverged: the evaluation that
+    found it makes no row. test_loss and kernel_norm may overflow to infinity or NaN; kernel_rotation is NaN where
+    kernel_norm is 0.
+    """
 
     task: Task
     status: str  # "finished" or "diverged"
     steps: int  # trained; of a diverged run up to the evaluation that found it
-    columns: dict[str, np.ndarray]  # those of a record, [evaluations]; finite, also where it diverged
+    columns: dict[str, np.ndarray]  # those of a record, [evaluations]
     wall_s: float  # its share of the time of those it trained with
 
     @classmethod
@@ -47,8 +52,8 @@ class Trainer(Protocol):
     def train(self, pause: Callable[["Trainer"], bool]) -> Iterator[Ended]:
         """Train to every member's horizon, yielding members as they end.
 
-        pause: called between short stretches of steps, with the trainer; when it returns True, training stops here,
-        to be resumed from `state_dict`.
+        pause: called between short stretches of steps and after each evaluation, with the trainer; when it returns
+        True, training stops here, to be resumed from `state_dict`.
         """
 
     def advance(self, steps: int) -> None:
