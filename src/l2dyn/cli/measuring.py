@@ -1,6 +1,7 @@
 """Commands that measure and tabulate: predict, summarize, theory, claims, results, pages, homogeneity."""
 
 import argparse
+import itertools
 import logging
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def add_to(commands: Commands) -> None:
     predict.add_argument(
         "--budget", type=float, action="append", metavar="EPOCHS", help="predict λ for it (repeatable)"
     )
+    predict.add_argument("--l2", type=float, help="of the listed l2, the one to measure c at and to predict from")
     predict.add_argument("--first-decay", type=float, metavar="EPOCHS", help="when the learning rate first decays")
     predict.add_argument("--output", type=Path, help="l2.json (default: results/SCALE/EXPERIMENT/l2.json)")
     add_bundles(predict, "bundles to measure on (default: whatever is finished)")
@@ -67,10 +69,10 @@ def _predict(arguments: argparse.Namespace) -> int:
     config = plan.scale.experiments[arguments.experiment]
     if not config.selected:
         return _predict_from(plan, arguments)
-    for option, given in (("--budget", arguments.budget), ("--first-decay", arguments.first_decay)):
-        if given is not None:
-            where = f"config/{plan.name}.yaml"
-            raise UserError(f"{option}: {arguments.experiment} has its budgets and learning rates in {where}")
+    for option in ("budget", "l2", "first_decay"):
+        if getattr(arguments, option) is not None:
+            where = f"has its budgets, learning rates and l2 in config/{plan.name}.yaml"
+            raise UserError(f"--{option.replace('_', '-')}: {arguments.experiment} {where}")
     selection = select_l2(plan, arguments.experiment, records_of(plan, arguments.bundles))
     path = arguments.output or selection_path(plan.name, arguments.experiment)
     write_l2_selection(path, selection)
@@ -93,7 +95,7 @@ def _print_l2(config: ExperimentConfig, values: dict[tuple[float, float], float]
 
 
 def _predict_from(plan: Plan, arguments: argparse.Namespace) -> int:
-    """Measure c on an experiment that lists its λ, and show what it predicts for the budgets that are asked for."""
+    """Measure c at every λ that an experiment lists, and show what one of them predicts for the budgets asked for."""
     from l2dyn.measures.best_l2 import predict_l2, round_l2
     from l2dyn.specs.units import LABELS
     from l2dyn.tables.l2_selection import in_units_of, measured_coefficient
@@ -106,31 +108,64 @@ def _predict_from(plan: Plan, arguments: argparse.Namespace) -> int:
     for key in ("auto_l2", "lr_schedule"):
         if getattr(config, key) is not None:
             raise UserError(f"--experiment {name}: it has {key}; c is measured at constant l2 and learning rate")
-    records, rows, values = records_of(plan, arguments.bundles), [], {}
-    for lr in config.lr:
-        c, _, missing = measured_coefficient(plan, name, records, config.run_rates(lr)[0])
-        if missing:
-            raise UserError(
-                f"--experiment {name}: {len(missing)} of its runs are not trained; l2dyn status counts them"
-            )
+    listed = [l2 for l2 in config.l2 if l2 > 0]
+    if arguments.l2 is not None and arguments.l2 not in listed:
+        raise UserError(
+            f"--l2 {arguments.l2:g}: {name} lists {', '.join(f'{l2:g}' for l2 in listed) or 'none above 0'}"
+        )
+    listed = listed if arguments.l2 is None else [arguments.l2]
+    at, reading = _predicts(plan, name, listed) if arguments.budget else (None, "argmax")
+    records, rows, values, missing = records_of(plan, arguments.bundles), [], {}, 0
+    for lr, l2 in itertools.product(config.lr, listed):
+        c, _, untrained = measured_coefficient(plan, name, records, *config.run_rates(lr, l2))
+        missing += len(untrained)
         if c is None:
-            raise UserError(f"--experiment {name}: no run at lr {lr:g} has an uncensored peak of test accuracy")
+            rows.append([f"{lr:g}", f"{l2:g}", 0, "no uncensored peak", "", ""])
+            continue
         c = in_units_of(config, c)
-        try:
-            predicted = [round_l2(predict_l2(c.c_argmax, b, arguments.first_decay)) for b in arguments.budget or []]
-        except ValueError as error:
-            raise UserError(f"--budget, --first-decay: {error}") from None
         both = ((c.c_argmax, c.c_argmax_low, c.c_argmax_high), (c.c_within, c.c_within_low, c.c_within_high))
         spans = [f"{value:.3g} ({low:.2g}–{high:.2g})" for value, low, high in both]
-        rows.append([f"{lr:g}", c.seeds, *spans, f"{c.C_argmax:.2g}"])
-        values |= {(lr, budget): l2 for budget, l2 in zip(arguments.budget or [], predicted, strict=True)}
+        rows.append([f"{lr:g}", f"{l2:g}", c.seeds, *spans, f"{c.C_argmax:.2g}"])
+        if l2 == at:
+            values[lr] = c.c_argmax if reading == "argmax" else c.c_within
+    if missing:
+        raise UserError(f"--experiment {name}: {missing} of its runs are not trained; l2dyn status counts them")
+    for lr in config.lr if at is not None else ():
+        if not values.get(lr):  # no c, or 0: best before the first step
+            raise UserError(f"--experiment {name}: no run at lr {lr:g}, l2 {at:g} has an uncensored peak after t = 0")
+    if not any(runs for _, _, runs, *_ in rows):
+        raise UserError(f"--experiment {name}: no run has an uncensored peak of test accuracy")
+    try:
+        predicted = {
+            (lr, budget): round_l2(predict_l2(c, budget, arguments.first_decay))
+            for lr, c in values.items()
+            for budget in arguments.budget
+        }
+    except ValueError as error:
+        raise UserError(f"--budget, --first-decay: {error}") from None
     if config.units != "torch":
         log.info("%s is written in %s", name, LABELS[config.units])
-    print_table(["learning rate", "runs", "c_argmax (epochs)", "c_0.5pp (epochs)", "C"], rows)
-    if values:
-        print()
-        _print_l2(config, values)
+    print_table(["learning rate", "l2", "runs", "c_argmax (epochs)", "c_0.5pp (epochs)", "C"], rows)
+    if predicted:
+        print(f"\npredicted from {'c_argmax' if reading == 'argmax' else 'c_0.5pp'} at l2 {at:g}:")
+        _print_l2(config, predicted)
     return EXIT_DONE
+
+
+def _predicts(plan: Plan, source: str, listed: list[float]) -> tuple[float, str]:
+    """The listed λ to predict from and the reading of c: those that the scale's own predictions take from the source.
+
+    Raises UserError where there are several λ and the scale does not name one of them.
+    """
+    config = plan.scale.experiments[source]
+    own = [other for other in plan.scale.experiments.values() if other.selected and other.l2.predicted_from == source]
+    named = {other.run_rates(1.0, other.l2.at)[1] for other in own if other.l2.at is not None}
+    candidates = [l2 for l2 in listed if len(listed) == 1 or config.run_rates(1.0, l2)[1] in named]
+    if len(candidates) != 1:
+        choices = ", ".join(f"{l2:g}" for l2 in listed)
+        raise UserError(f"--l2: choose the l2 of {source} to predict from ({choices}); c may depend on it")
+    readings = {other.l2.reading for other in own}
+    return candidates[0], readings.pop() if len(readings) == 1 else "argmax"
 
 
 def _summarize(arguments: argparse.Namespace) -> int:

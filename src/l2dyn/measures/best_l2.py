@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from l2dyn.measures.peaks import ROUNDING, fractions, positive
+from l2dyn.arguments import array, below_one, number, positive
+from l2dyn.measures.coefficient import Coefficient
+from l2dyn.measures.peaks import ROUNDING, fractions
 
 NEAR_BEST = 0.001  # 0.1 %, figure 4's caption
 
@@ -24,8 +26,9 @@ def predict_l2(c: float, budget: float, first_decay: float | None = None, schedu
     budget, after a warm-up that is short) λ = 2·c/budget: not the paper's but ours, from its law t* ∝ 1/(ηλ) read as
     λ·∫η dt = const., of which half is left; a guess, since most of that integral is collected early. c is measured at
     the fixed initial learning rate in every case. c, budget and first_decay are in one unit of time, epochs by
-    default. Raises ValueError for values that are not positive and finite, a first_decay after the end of the budget or
-    beside a schedule, or an unknown schedule.
+    default. Raises ValueError, naming the argument, for values that are not positive and finite or no numbers (of a
+    Coefficient give one reading), a first_decay after the end of the budget or beside a schedule, or an unknown
+    schedule.
 
     The paper's numbers: c ≈ 0.0066, T = 200 epochs, the first decay at epoch 60.
 
@@ -34,7 +37,7 @@ def predict_l2(c: float, budget: float, first_decay: float | None = None, schedu
     >>> f"{predict_l2(0.0066, 200):.1e}"
     '3.3e-05'
     """
-    return positive("c", c) / _acting_time(budget, first_decay, schedule)
+    return _read_off("c", c) / _acting_time(budget, first_decay, schedule)
 
 
 def predict_l2_from_C(  # noqa: N802 - C and c are two quantities
@@ -57,10 +60,16 @@ def predict_l2_from_C(  # noqa: N802 - C and c are two quantities
     >>> f"{predict_l2_from_C(1.29, lr=0.02, steps=200 * 49, momentum=0.9, first_decay=60 * 49):.1e}"
     '2.2e-03'
     """
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum must be at least 0 and below 1, got {momentum}")
+    momentum = below_one("momentum", momentum)
     steps = _acting_time(steps, first_decay, schedule, "steps")
-    return positive("C", C) * (1 - momentum) / (positive("lr", lr) * steps)
+    return _read_off("C", C) * (1 - momentum) / (positive("lr", lr) * steps)
+
+
+def _read_off(name: str, value) -> float:
+    """C or C as a positive number. Raises ValueError where it is all that was measured."""
+    if isinstance(value, Coefficient):
+        raise ValueError(f"{name} must be a number, got a {type(value).__name__}; give its {name}_argmax")
+    return positive(name, value)
 
 
 def _acting_time(budget: float, first_decay: float | None, schedule: str, name: str = "budget") -> float:
@@ -121,13 +130,14 @@ def tuned_l2(l2, accuracy, within: float = NEAR_BEST) -> TunedL2 | None:
     >>> tuned.l2, tuned.near_best, f"{tuned.centre:.2e}", tuned.at_edge
     (0.01, (0.001, 0.01), '3.16e-03', False)
     """
-    l2, accuracy = np.asarray(l2, dtype=float), fractions("accuracy", accuracy)
+    l2, accuracy = array("l2", l2), fractions("accuracy", accuracy)
     if l2.ndim != 1 or l2.shape != accuracy.shape:
         raise ValueError(f"l2 and accuracy must be equally long, got {l2.shape} and {accuracy.shape}")
     if not np.isfinite(l2).all():
         raise ValueError("l2 must be finite")
     if (l2 < 0).any():
         raise ValueError("l2 must not be negative")
+    within = number("within", within)
     if not within >= 0:
         raise ValueError(f"within must not be negative, got {within}")
     grid = np.unique(l2[l2 > 0])

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from l2dyn.measures.peaks import TOLERANCE, curve, peak, positive, time_to_peak
+from l2dyn.arguments import below_one, positive
+from l2dyn.measures.peaks import TOLERANCE, curve, peak, time_to_peak
 from l2dyn.measures.smoothing import WINDOW, running_mean
 
 
@@ -54,17 +55,15 @@ def coefficient(
     None where the run has no t*, because it never beats `chance` by 10 points.
 
     Raises ValueError for a curve that is empty, mismatched or not finite, times that do not increase or are negative,
-    l2, lr or steps_per_epoch that are not positive and finite, a momentum outside [0, 1), a negative tolerance, or a
-    window that is not a positive odd integer.
+    l2, lr or steps_per_epoch that are not positive and finite, a momentum outside [0, 1), a tolerance as
+    time_to_peak does, or a window that is not a positive odd integer.
 
     >>> c = coefficient([0, 0.5, 1, 1.5, 2], [0.1, 0.5, 0.7, 0.6, 0.4], l2=0.01, lr=0.2, steps_per_epoch=50)
     >>> c.c_within_low, c.c_within, c.c_within_high
     (0.005, 0.01, 0.015)
     """
     l2, scale = positive("l2", l2), positive("lr", lr) * positive("steps_per_epoch", steps_per_epoch)
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum must be at least 0 and below 1, got {momentum}")
-    scale /= 1 - momentum
+    scale /= 1 - below_one("momentum", momentum)
     t, accuracy = curve(t, accuracy)
     if t[0] < 0:
         raise ValueError(f"t must not be negative, got {t[0]:g}")

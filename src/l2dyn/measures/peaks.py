@@ -1,15 +1,16 @@
 """The time t* of a run's peak, and the one rule of censoring."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from l2dyn.arguments import array, number
 from l2dyn.measures.smoothing import WINDOW, noise
 
 TOLERANCE = 0.005  # 0.5 percentage points, figure 2's caption
 ABOVE_CHANCE = 0.10  # a run that never beats chance by this has no t*
 FITTED_ERROR = 0.02  # a run whose training error never gets this low does not fit the training set
+LOOKS_LIKE_PERCENT = 0.1  # no tolerance is as large as 10 points
 ROUNDING = 1e-12  # lets 0.895 count as within 0.005 of 0.9 in binary arithmetic
 
 
@@ -17,16 +18,14 @@ def time_to_peak(t, accuracy, tolerance: float = TOLERANCE) -> float:
     """t*: the first time at which accuracy is within `tolerance` of its maximum (figure 2's caption).
 
     t: increasing times [n], any unit. accuracy: fractions [n], 0.9 and not 90. Raises ValueError, naming the argument,
-    for empty, mismatched or non-finite input, times that do not increase, accuracies outside [0, 1], or a negative
-    tolerance.
+    for empty, mismatched or non-finite input, times that do not increase, accuracies outside [0, 1], or a tolerance
+    that is negative or 0.1 and more, as half a point written as 0.5 percent is.
 
     >>> time_to_peak([1, 2, 4, 8], [0.5, 0.897, 0.9, 0.8])
     2.0
     """
     t, accuracy = curve(t, accuracy)
-    if not tolerance >= 0:
-        raise ValueError(f"tolerance must not be negative, got {tolerance}")
-    return float(t[_first_within(accuracy, tolerance)])
+    return float(t[_first_within(accuracy, small("tolerance", tolerance))])
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,7 @@ def peak(t, accuracy, horizon: float, chance: float = 0.1, tolerance: float = TO
     Raises ValueError as time_to_peak does.
     """
     t, accuracy = curve(t, accuracy)
+    horizon, chance, tolerance = number("horizon", horizon), number("chance", chance), small("tolerance", tolerance)
     t_star = time_to_peak(t, accuracy, tolerance)
     best = float(accuracy.max())
     if best < chance + ABOVE_CHANCE:
@@ -101,7 +101,7 @@ def curve(t, accuracy) -> tuple[np.ndarray, np.ndarray]:
 
 def times(t) -> np.ndarray:
     """Times [n] as floats. Raises ValueError where they are not finite or do not increase from each to the next."""
-    t = np.asarray(t, dtype=float)
+    t = array("t", t)
     if t.ndim != 1 or not np.isfinite(t).all() or not (np.diff(t) > 0).all():
         raise ValueError("t must be finite and increase, from each time to the next")
     return t
@@ -109,7 +109,7 @@ def times(t) -> np.ndarray:
 
 def fractions(name: str, values) -> np.ndarray:
     """Accuracies [n] as floats. Raises ValueError, naming the argument, where one is no fraction, as percents are."""
-    values = np.asarray(values, dtype=float)
+    values = array(name, values)
     if values.ndim != 1 or not np.isfinite(values).all():
         raise ValueError(f"{name} must be finite and one-dimensional")
     if values.size and not (values.min() >= 0 and values.max() <= 1 + ROUNDING):
@@ -118,11 +118,13 @@ def fractions(name: str, values) -> np.ndarray:
     return values
 
 
-def positive(name: str, value) -> float:
-    """The value as a float; raises ValueError, naming it, where it is not positive and finite."""
-    value = float(value)
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} must be positive and finite, got {value}")
+def small(name: str, value) -> float:
+    """A difference of accuracies as a fraction. Raises ValueError where it is negative, or looks like percent."""
+    value = number(name, value)
+    if not value >= 0:
+        raise ValueError(f"{name} must not be negative, got {value}")
+    if value >= LOOKS_LIKE_PERCENT:
+        raise ValueError(f"{name} must be a fraction below {LOOKS_LIKE_PERCENT}, got {value}; 0.5 points are 0.005")
     return value
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from l2dyn.arguments import array
 from l2dyn.measures.regression import regress
 
 
@@ -41,7 +42,7 @@ def fit_power_law(y, *xs, censored=None, lines=None, confidence: float = 0.90) -
     >>> round(law.slopes[0], 2), law.low[0] < -1 < law.high[0]
     (-1.0, True)
     """
-    y, columns = np.asarray(y, dtype=float), [np.asarray(x, dtype=float) for x in xs]
+    y, columns = array("y", y), [array("x", x) for x in xs]
     censored = np.zeros(y.shape, dtype=bool) if censored is None else np.asarray(censored, dtype=bool)
     lines = np.zeros(y.shape, dtype=int) if lines is None else np.asarray(lines)
     if any(x.shape != y.shape or x.ndim != 1 for x in (*columns, censored, lines)):

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from l2dyn.arguments import array
+
 WINDOW = 5  # evaluations that the running mean spans
 
 
@@ -16,7 +18,7 @@ def running_mean(values, window: int = WINDOW) -> np.ndarray:
     >>> running_mean([0, 3, 0, 0, 6], window=3).tolist()
     [0.0, 1.0, 1.0, 2.0, 6.0]
     """
-    values = np.asarray(values, dtype=float)
+    values = array("values", values)
     if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
         raise ValueError(f"values must be one-dimensional, finite and not empty, got shape {values.shape}")
     if not isinstance(window, int) or window < 1 or window % 2 == 0:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from l2dyn.arguments import array, number
 from l2dyn.measures.coefficient import running_mean
 from l2dyn.measures.peaks import times
 
@@ -18,7 +19,7 @@ def time_to_trough(t, loss, horizon: float) -> tuple[float, bool]:
     >>> time_to_trough([0, 1, 2, 4, 8, 16, 32], [1, 0.5, 0.2, 0.1, 0.1, 0.4, 0.5], horizon=32)
     (4.0, False)
     """
-    t, loss = times(t), np.asarray(loss, dtype=float)
+    t, loss = times(t), array("loss", loss)
     if t.shape != loss.shape or t.size == 0:
         raise ValueError(f"t and loss must be equally long and not empty, got {t.shape} and {loss.shape}")
     if not np.isfinite(loss).all():
@@ -26,4 +27,4 @@ def time_to_trough(t, loss, horizon: float) -> tuple[float, bool]:
     smoothed = running_mean(loss)
     lowest = int(smoothed.argmin())
     risen = smoothed[-1] > (1 + RISEN) * smoothed[lowest]
-    return float(t[lowest]), bool(t[lowest] > horizon / 2 and not risen)
+    return float(t[lowest]), bool(t[lowest] > number("horizon", horizon) / 2 and not risen)

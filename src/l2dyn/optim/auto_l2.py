@@ -2,12 +2,12 @@
 
 import math
 import warnings
-from numbers import Real
 
 import torch
 from torch import Tensor
 
-from l2dyn.optim.weight_decay import GroupedWeightDecay, check_optimizer, is_decoupled
+from l2dyn.arguments import array, number
+from l2dyn.optim.weight_decay import GroupedWeightDecay, check_optimizer, damped_lr, is_decoupled
 
 RULES = ("no_better", "risen", "staircase")
 TRIGGERS = ("either", "loss", "error")
@@ -49,9 +49,11 @@ class AutoL2:
     the authors' rule. It is what the others are to be compared with.
 
     In the authors' rule the best is over the whole training; a measurement becomes part of it one call later, unless
-    that call lowers λ. Its refractory period grows as 1/λ, the time scale of the paper's law. Their settings are
-    interval 10, refractory 0.4, and first λ 0.1 in their own units: a weight_decay of 2.0 with 10 classes (their
-    learning rate 0.2 is lr = 0.02).
+    that call lowers λ. Its refractory period grows as 1/λ, the time scale of the paper's law (SGD's dampening d makes
+    it longer by 1/(1−d)). It is counted with the learning rate at the decay; where that rises later, from 0 at the end
+    of a cycle, say, it ends at the latest one period of the new learning rate afterwards. Their settings are interval
+    10, refractory 0.4, and first λ 0.1 in their own units: a weight_decay of 2.0 with 10 classes (their learning rate
+    0.2 is lr = 0.02).
 
     A measurement that is not finite counts as +∞, and a pair of them lowers nothing: a diverged run neither stops the
     training loop nor drives λ to 0.
@@ -116,9 +118,12 @@ class AutoL2:
         distributed: bool = False,
     ):
         check_optimizer(optimizer)
-        init_l2, factor = _number("init_l2", init_l2), _number("factor", factor)
-        refractory = _number("refractory", refractory)
-        min_l2 = FLOOR * init_l2 if min_l2 is None else _number("min_l2", min_l2)
+        init_l2, factor, refractory = (
+            number("init_l2", init_l2),
+            number("factor", factor),
+            number("refractory", refractory),
+        )
+        min_l2 = FLOOR * init_l2 if min_l2 is None else number("min_l2", min_l2)
         if not 0 < init_l2 < math.inf:
             raise ValueError(f"init_l2 must be positive and finite, got {init_l2}")
         if not 0 < factor < 1:
@@ -180,6 +185,8 @@ class AutoL2:
         judged = (self._loss, loss, self.trigger != "error"), (self._error, error, self.trigger != "loss")
         worse = any(counts and held.worse(value, self.rule) for held, value, counts in judged if value is not None)
         now = self._calls * (1 if self.rule == "risen" else self.interval)
+        if self.rule != "risen":  # the learning rate may have risen, from 0 even, since λ fell
+            self._resting_until = min(self._resting_until, now + self._refractory_steps())
         lowered = max(self.factor * self._l2, self.min_l2)
         decays = worse and now > self._resting_until and lowered < self._l2
         for held, value, _ in judged:
@@ -204,17 +211,41 @@ class AutoL2:
         """Go on from a `state_dict`, with this object's own arguments.
 
         It also sets the optimizer's weight_decay; whether the optimizer's own state is loaded before or after makes no
-        difference. Raises ValueError, changing nothing, for a state_dict with other keys.
+        difference. Raises ValueError, changing nothing, for a state_dict with other keys or what is no number there,
+        and for one of an optimizer with another number of param groups or other groups at 0.
         """
         differing = sorted(set(state_dict) ^ set(self.state_dict()))
         if differing:
             raise ValueError(f"state_dict is not one of AutoL2: key {differing[0]!r} is missing or unknown")
-        self._l2, self._calls = state_dict["l2"], state_dict["calls"]
-        self._resting_until = state_dict["resting_until"]
-        self._groups.ratios = list(state_dict["ratios"])
+        l2, resting_until = _stored(state_dict, "l2", least=0.0), _stored(state_dict, "resting_until", least=-1.0)
+        calls = state_dict["calls"]
+        if l2 == math.inf:
+            raise ValueError("state_dict['l2'] must be finite, got inf")
+        if not _whole(calls) or calls < 0:
+            raise ValueError(f"state_dict['calls'] must be a whole number, 0 or more, got {calls!r}")
+        ratios = self._fitting(state_dict["ratios"])
+        measured = [f"{which}_{name}" for name in ("loss", "error") for which in ("previous", "best")]
+        found = {key: None if state_dict[key] is None else _stored(state_dict, key) for key in measured}
+        self._l2, self._calls, self._resting_until = l2, int(calls), resting_until
+        self._groups.ratios = ratios
         for name, held in (("loss", self._loss), ("error", self._error)):
-            held.previous, held.best = state_dict[f"previous_{name}"], state_dict[f"best_{name}"]
+            held.previous, held.best = found[f"previous_{name}"], found[f"best_{name}"]
         self._write()
+
+    def _fitting(self, stored) -> list[float]:
+        """The stored ratios of weight decays; ValueError where they are those of other param groups."""
+        ratios, own = array("state_dict['ratios']", stored), self._groups.current_ratios()
+        if ratios.shape != (len(own),):
+            raise ValueError(
+                f"state_dict['ratios'] is of {ratios.size} param groups, but the optimizer has {len(own)}; "
+                "add the same groups before loading"
+            )
+        if not ((ratios >= 0) & (ratios < math.inf)).all() or ((ratios == 0) != (array("ratios", own) == 0)).any():
+            raise ValueError(
+                f"state_dict['ratios'] = {ratios.tolist()} does not fit the optimizer, whose param groups have the "
+                f"weight decays {own}, as parts of the largest: are the groups in another order?"
+            )
+        return ratios.tolist()
 
     def __repr__(self) -> str:
         rests = f"cooldown={self.cooldown}" if self.rule == "risen" else f"refractory={self.refractory}"
@@ -222,9 +253,12 @@ class AutoL2:
         return f"AutoL2(l2={self._l2}, {settings}, trigger={self.trigger!r})"
 
     def _refractory_steps(self) -> float:
-        """refractory·(1−μ)/(η·λ), with the largest η and μ of the param groups; infinite where η is 0."""
+        """refractory·(1−μ)/(η·(1−d)·λ), d being SGD's dampening; infinite where η is 0.
+
+        The largest η·(1−d) and μ of the param groups count.
+        """
         groups = self.optimizer.param_groups
-        rate = max(float(group["lr"]) for group in groups) * self._l2 * self._in_torch
+        rate = max(damped_lr(group) for group in groups) * self._l2 * self._in_torch
         momentum = max(float(group.get("momentum", 0.0)) for group in groups)
         return self.refractory * (1 - momentum) / rate * (1 + 1e-9) if rate else math.inf  # 100 is not to be 99.99…
 
@@ -282,19 +316,15 @@ class _Measurements:
 
 
 def _measurement(name: str, value: float | Tensor) -> float:
-    value = _number(name, value)
+    value = number(name, value)
     return value if math.isfinite(value) else math.inf
 
 
-def _number(name: str, value) -> float:
-    """A number, NumPy's or a Tensor of one element included. Raises ValueError, naming it, for anything else."""
-    if isinstance(value, Tensor):
-        if value.numel() == 1 and not value.is_complex():
-            return float(value.detach())
-        raise ValueError(f"{name} must be one real number, got a Tensor of shape {tuple(value.shape)}, {value.dtype}")
-    if isinstance(value, Real) or (getattr(value, "shape", None) == () and hasattr(value, "__float__")):
-        return float(value)
-    raise ValueError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
+def _stored(state_dict: dict, key: str, least: float = -math.inf) -> float:
+    value = number(f"state_dict[{key!r}]", state_dict[key])
+    if not value >= least:
+        raise ValueError(f"state_dict[{key!r}] must be a number of at least {least:g}, got {value}")
+    return value
 
 
 def _whole(value) -> bool:

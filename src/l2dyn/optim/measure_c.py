@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from l2dyn.arguments import below_one, number, positive, shown
 from l2dyn.measures.coefficient import WINDOW, Coefficient, coefficient, running_mean
 from l2dyn.measures.peaks import TOLERANCE, peak, time_to_peak
-from l2dyn.optim.weight_decay import GroupedWeightDecay, check_optimizer, set_weight_decay
+from l2dyn.optim.weight_decay import GroupedWeightDecay, check_optimizer, damped_lr, set_weight_decay
 
-_CONSTANT = ("weight_decay", "lr", "momentum")
+_CONSTANT = ("weight_decay", "lr", "momentum", "dampening")
 
 
 class NoPeak(ValueError):
@@ -88,13 +89,13 @@ def measure_c(
     running mean, which is c_argmax, must lie in the first half of the evaluations and at least 2·window of them back,
     lest a dip early in training pass for the end. Otherwise it stops at max_epochs and raises NoPeak, with the curve; a
     larger l2 brings the peak nearer. Expect it near (1−μ)/(η·S·l2) epochs (η learning rate, S steps
-    per epoch, μ momentum), where C is 1; a C far below 1 from SGD says that an early dip was taken for the end: try a
-    longer interval.
+    per epoch, μ momentum; η·(1−d) for η where SGD has a dampening d), where C is 1; a C far below 1 from SGD says that
+    an early dip was taken for the end: try a longer interval.
 
-    optimizer: of any kind that AutoL2 takes, with one learning rate and momentum in all groups. Adam and AdamW will do,
-        but their C means nothing, and whether the law holds for decoupled decay is another question. A weight_decay
-        that is a Tensor is filled in place; one that is a plain number must not have been frozen into a captured CUDA
-        graph.
+    optimizer: of any kind that AutoL2 takes, with one learning rate, momentum and dampening in all groups. Adam and
+        AdamW will do, but their C means nothing, and whether the law holds for decoupled decay is another question. A
+        weight_decay that is a Tensor is filled in place; one that is a plain number must not have been frozen into a
+        captured CUDA graph.
     train: train(steps) takes that many optimizer steps; it is called again and again and goes on where it left off.
     test_accuracy: test_accuracy() returns a fraction, as a number or a Tensor of one element. It is called often, so
         some thousand test samples may have to do.
@@ -109,8 +110,9 @@ def measure_c(
 
     Returns a `MeasuredC`: a `Coefficient`, see there, with its curve and a `plot()`.
 
-    Raises NoPeak, a ValueError, where the peak is not over by max_epochs or test accuracy has not beaten chance by 10
-    points (test loss has not fallen). Raises ValueError, naming the argument, for values out of range, for an optimizer
+    Raises NoPeak, a ValueError, where the peak is not over by max_epochs, test accuracy has not beaten chance by 10
+    points (test loss has not fallen), or it was best before the first step, as where chance is wrong or the net comes
+    trained. Raises ValueError, naming the argument, for values out of range, for an optimizer
     as AutoL2 does or whose groups differ in learning rate or momentum, where learning rate, momentum or weight_decay
     changes during training, where test_accuracy returns no fraction, and where training diverges (a parameter that is
     no longer finite would otherwise look like a peak that is over): take a smaller learning rate or l2.
@@ -150,11 +152,8 @@ def measure_c(
     for name, function in (("train", train), (of, test)):
         if not callable(function):
             raise ValueError(f"{name} must be a function, got {type(function).__name__}")
-    for name, value in (("steps_per_epoch", steps_per_epoch), ("interval", interval), ("max_epochs", max_epochs)):
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be positive and finite, got {value}")
-    if not 0 <= chance < 1:
-        raise ValueError(f"chance must be at least 0 and below 1, got {chance}")
+    steps_per_epoch, interval = positive("steps_per_epoch", steps_per_epoch), positive("interval", interval)
+    max_epochs, l2, chance = positive("max_epochs", max_epochs), positive("l2", l2), below_one("chance", chance)
     steps = max(round(interval * steps_per_epoch), 1)
     intervals = math.floor(max_epochs * steps_per_epoch / steps + 1e-9)  # 0.29 · 100 falls short of 29
     if intervals < 1:
@@ -164,7 +163,7 @@ def measure_c(
     read = functools.partial(
         coefficient,
         l2=l2,
-        lr=_shared(optimizer, "lr"),
+        lr=damped_lr({name: _shared(optimizer, name) for name in _CONSTANT[1:]}),
         steps_per_epoch=steps_per_epoch,
         momentum=_shared(optimizer, "momentum"),
         tolerance=tolerance,
@@ -189,7 +188,7 @@ def measure_c(
         for group, value in zip(optimizer.param_groups, former, strict=False):  # train may have added groups
             set_weight_decay(group, value)
     found = read(t, score(values))
-    if found is None or found.censored:
+    if found is None or found.censored or 0 in (found.c_argmax, found.c_within):
         raise NoPeak(_why_not(found, of, t, values, chance), t, values)
     curve = {"t": np.array(t), "values": np.array(values), "l2": float(l2), "of": of.replace("_", " ")}
     return MeasuredC(**dataclasses.asdict(found), **curve)
@@ -207,6 +206,9 @@ def _why_not(found: Coefficient | None, of: str, t: list[float], values: list[fl
         return f"no peak: test_loss has not fallen below its first value, {values[0]:g}, within {t[-1]:g} epochs"
     if found is None:
         return f"no peak: test_accuracy has come to {max(values):g} within {t[-1]:g} epochs, chance being {chance:g}"
+    if 0 in (found.c_argmax, found.c_within):
+        why = f"{of} was best, or within the tolerance of it, before the first step: {values[0]:g}"
+        return f"no peak: {why}; is chance={chance:g} right, and was the net untrained?"
     return f"no peak within {t[-1]:g} epochs: {of} may still get better; take a larger l2 or max_epochs"
 
 
@@ -233,7 +235,7 @@ def _check_training(optimizer, settings: dict[str, list[float]], epoch: float) -
 
 
 def _settings(optimizer) -> dict[str, list[float]]:
-    return {name: [float(group.get(name, 0.0)) for group in optimizer.param_groups] for name in _CONSTANT}
+    return {name: [number(name, group.get(name, 0.0)) for group in optimizer.param_groups] for name in _CONSTANT}
 
 
 def _shared(optimizer, name: str) -> float:
@@ -244,12 +246,13 @@ def _shared(optimizer, name: str) -> float:
 
 
 def _measured(name: str, value: float | Tensor, epoch: float) -> float:
-    if value is None or (isinstance(value, Tensor) and value.numel() != 1):
-        got = "None" if value is None else f"a Tensor of shape {tuple(value.shape)}"
-        raise ValueError(f"{name} must return a number or a Tensor of one element, got {got}")
-    number = float(value.detach() if isinstance(value, Tensor) else value)
-    if not math.isfinite(number):
-        raise ValueError(f"{name} is {number} at epoch {epoch:g}; take a smaller learning rate or l2")
-    if name == "test_accuracy" and not 0 <= number <= 1:
-        raise ValueError(f"{name} must return a fraction between 0 and 1, got {number} at epoch {epoch:g}")
-    return number
+    try:
+        value = number(name, value)
+    except ValueError:
+        got = f"{shown(value)} ({type(value).__name__})"
+        raise ValueError(f"{name} must return a number or a Tensor of one element, got {got}") from None
+    if not math.isfinite(value):
+        raise ValueError(f"{name} is {value} at epoch {epoch:g}; take a smaller learning rate or l2")
+    if name == "test_accuracy" and not 0 <= value <= 1:
+        raise ValueError(f"{name} must return a fraction between 0 and 1, got {value} at epoch {epoch:g}")
+    return value

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from l2dyn.arguments import number
+
 # what optimizers of PyTorch and of others call it; one that is False says that the decay is coupled
 _FLAGS = ("decoupled_weight_decay", "weight_decouple", "decouple", "decoupled_decay", "decoupled")
 # decay apart from the gradient, or of a gradient that is then normalized, and set no flag, or not in every version
@@ -13,13 +15,15 @@ _NAMES = (
 
 
 def check_optimizer(optimizer) -> None:
-    """Raise ValueError, naming the optimizer, for what is no torch optimizer or has no weight_decay."""
+    """Raise ValueError, naming the optimizer, for what is no torch optimizer or has no number as weight_decay."""
     name = type(optimizer).__name__
     groups = getattr(optimizer, "param_groups", None)
     if groups is None:
         raise ValueError(f"optimizer must be a torch optimizer, got {name}")
     if any("weight_decay" not in group for group in groups):
         raise ValueError(f"optimizer {name} has no weight_decay, so it cannot apply an L2 penalty")
+    for i, group in enumerate(groups):
+        number(f"weight_decay of the optimizer's param group {i}", group["weight_decay"])
 
 
 def is_decoupled(optimizer) -> bool:
@@ -57,19 +61,29 @@ class GroupedWeightDecay:
         self.optimizer, self.keep_ratios = optimizer, keep_ratios
         self._largest = max((float(group["weight_decay"]) for group in optimizer.param_groups), default=0.0)
         self.ratios: list[float] = []
-        self._meet()
+        self.current_ratios()
 
     def set(self, l2: float) -> None:
         """Set λ in every group, those added meanwhile included."""
-        self._meet()
+        self.current_ratios()
         for group, ratio in zip(self.optimizer.param_groups, self.ratios, strict=False):
             set_weight_decay(group, ratio * l2)
 
-    def _meet(self) -> None:
-        """Note the ratios of groups that are new."""
+    def current_ratios(self) -> list[float]:
+        """The ratio of every group to the largest weight_decay; those of groups that are new are noted."""
         for group in self.optimizer.param_groups[len(self.ratios) :]:
             kept = self.keep_ratios and self._largest > 0
             self.ratios.append(float(group["weight_decay"]) / self._largest if kept else 1.0)
+        return list(self.ratios)
+
+
+def damped_lr(group: dict) -> float:
+    """η·(1−d) of a param group: SGD's momentum takes up that part of each gradient, d being its dampening.
+
+    Without momentum SGD makes no use of d.
+    """
+    lr, momentum, dampening = (float(group.get(name, 0.0)) for name in ("lr", "momentum", "dampening"))
+    return lr * (1 - dampening) if momentum else lr
 
 
 @torch.no_grad()

@@ -182,10 +182,39 @@ def test_a_diverged_run_does_not_drive_it_to_nothing():
     assert sum(decays([3, 2, 1, *[math.nan] * 50], refractory=0.0)) <= 1
 
 
-def test_without_a_learning_rate_it_rests_for_good():
-    auto_l2 = AutoL2(make_optimizer(lr=0.0))
+@pytest.mark.parametrize("lr", [0.0, 1e-9])
+def test_a_decay_without_a_learning_rate_rests_until_there_is_one(lr):
+    """As at the end of a cycle; from then on for one refractory period of the new learning rate."""
+    optimizer = make_optimizer(lr=lr)
+    auto_l2 = AutoL2(optimizer)
     assert sum(auto_l2.step(1.0) for _ in range(50)) == 1
-    assert AutoL2(make_optimizer()).load_state_dict(auto_l2.state_dict()) is None
+    optimizer.param_groups[0]["lr"] = 0.1
+    state = json.loads(json.dumps(auto_l2.state_dict()))
+    auto_l2 = AutoL2(optimizer)
+    auto_l2.load_state_dict(state)
+    decayed = [auto_l2.step(1.0) for _ in range(500)]
+    assert decayed.index(True) == 41  # 0.4/(0.1·0.01) = 400 steps, the 40 calls after the first
+
+
+def test_a_learning_rate_that_falls_leaves_the_refractory_period_alone():
+    optimizer = make_optimizer(lr=0.1)
+    auto_l2 = AutoL2(optimizer)
+    decayed = []
+    for call in range(60):
+        decayed.append(auto_l2.step(1.0))
+        optimizer.param_groups[0]["lr"] = 0.1 / (1 + call)
+    plain = AutoL2(make_optimizer(lr=0.1 / 2))  # what it was at the decay, in the third call
+    assert decayed == [plain.step(1.0) for _ in range(60)]
+
+
+def test_dampening_makes_the_refractory_period_longer():
+    def first_two(**settings):
+        auto_l2 = AutoL2(make_optimizer(**settings))
+        return [call for call in range(1000) if auto_l2.step(1.0)][:2]
+
+    assert first_two(momentum=0.9) == [2, 7]  # 0.4·0.1/(0.1·0.01) = 40 steps after the first
+    assert first_two(momentum=0.9, dampening=0.9) == [2, 43]
+    assert first_two(dampening=0.9) == first_two() == [2, 43]  # without momentum it counts for nothing
 
 
 @pytest.mark.filterwarnings("error")
@@ -377,7 +406,7 @@ def test_refuses_an_optimizer_without_weight_decay(kind):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *[("init_l2", v) for v in (0, -1, math.nan, math.inf, "1e-2", None, [0.1], torch.ones(2))],
+        *[("init_l2", v) for v in (0, -1, math.nan, math.inf, "1e-2", None, True, [0.1], torch.ones(2))],
         *[("factor", v) for v in (0, 1, -0.1, 2, math.nan, "0.1")],
         *[("rule", v) for v in ("rose", None)],
         *[("interval", v) for v in (0, -1, 1.0, True, None)],
@@ -419,6 +448,48 @@ def test_refuses_a_foreign_state(change):
     assert auto_l2.state_dict() == before
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *[("l2", v) for v in (math.nan, -1.0, math.inf, "0.1", None)],
+        *[("calls", v) for v in ("x", -1, 1.5, None, True)],
+        *[("resting_until", v) for v in (math.nan, "x", None, -2.0)],
+        *[
+            ("ratios", v)
+            for v in ([1.0], [1.0, 0.0, 1.0], [0.0, 1.0], [1.0, 1.0], "ab", None, [math.nan, 0.0], [-1.0, 0.0])
+        ],
+        *[(key, v) for key in ("previous_loss", "best_error") for v in ("x", math.nan, [1.0])],
+    ],
+)
+def test_refuses_a_state_with_other_values_and_changes_nothing(key, value):
+    optimizer = grouped(0.5, 0.0)
+    auto_l2 = AutoL2(optimizer)
+    for loss in (3.0, 2.0, 1.0):
+        auto_l2.step(loss, loss)
+    before = auto_l2.state_dict()
+    good = before | {"l2": 0.05, "calls": 7, "previous_loss": 0.5}
+    with pytest.raises(ValueError, match=rf"^state_dict\['{key}'\]"):
+        auto_l2.load_state_dict(good | {key: value})
+    assert auto_l2.state_dict() == before
+    assert weight_decays(optimizer) == [0.1, 0.0]
+    auto_l2.load_state_dict(good)
+    assert weight_decays(optimizer) == [0.05, 0.0]
+
+
+def test_a_state_of_groups_in_another_order_is_refused():
+    """Weights would go unregularized, biases penalized, without a word."""
+    state = AutoL2(grouped(0.5, 0.0)).state_dict()
+    other = grouped(0.0, 0.5)
+    with pytest.raises(ValueError, match="are the groups in another order"):
+        AutoL2(other).load_state_dict(state)
+    assert weight_decays(other) == [0.0, 0.1]
+
+
+def test_refuses_a_weight_decay_that_is_no_number():
+    with pytest.raises(ValueError, match=r"^weight_decay of the optimizer's param group 1 must be a number, got None"):
+        AutoL2(torch.optim.SGD([one_more(), one_more(weight_decay=None)], lr=0.1))
+
+
 @pytest.mark.parametrize("classes", [None, 0, 2.0, True])
 def test_the_authors_units_need_a_number_of_classes(classes):
     with pytest.raises(ValueError, match=r"^classes must"):
@@ -445,7 +516,7 @@ def test_once_a_minibatch_for_long_leaves_a_floor():
     assert AutoL2(make_optimizer(), min_l2=0.0).min_l2 == 0
 
 
-@pytest.mark.parametrize("loss", [None, "1.0", [1.0], torch.ones(2), 1j, torch.tensor(1j), np.ones(2)])
+@pytest.mark.parametrize("loss", [None, "1.0", True, [1.0], torch.ones(2), 1j, torch.tensor(1j), np.ones(2)])
 @pytest.mark.parametrize("which", ["loss", "error"])
 def test_a_measurement_that_is_no_number_names_itself_and_changes_nothing(loss, which):
     if which == "error" and loss is None:

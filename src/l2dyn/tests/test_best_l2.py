@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from l2dyn.measures.best_l2 import decades_apart, predict_l2, round_l2, tuned_l2
+from l2dyn.measures.best_l2 import decades_apart, predict_l2, predict_l2_from_C, round_l2, tuned_l2
 from l2dyn.measures.coefficient import coefficient, combine
 
 BAD = [0, -1.0, math.nan, math.inf, -math.inf]
@@ -19,6 +19,15 @@ BAD = [0, -1.0, math.nan, math.inf, -math.inf]
 def test_the_numbers_of_the_paper():
     assert predict_l2(0.0066, 200, first_decay=60) == pytest.approx(1.1e-4, rel=1e-12)
     assert predict_l2(0.0066, 200, first_decay=200) == predict_l2(0.0066, 200) == 0.0066 / 200
+
+
+def test_all_that_was_measured_is_told_from_one_reading():
+    """The most natural slip."""
+    c = coefficient([0, 1, 2], [0.1, 0.6, 0.3], l2=0.01, lr=0.2, steps_per_epoch=50)
+    with pytest.raises(ValueError, match=r"^c must be a number, got a Coefficient; give its c_argmax"):
+        predict_l2(c, 200)
+    with pytest.raises(ValueError, match=r"^C must be a number, got a Coefficient; give its C_argmax"):
+        predict_l2_from_C(c, lr=0.1, steps=100)
 
 
 @settings(max_examples=40)

@@ -123,6 +123,29 @@ def test_no_peak_where_chance_is_never_beaten_by_10_points():
     assert Scripted(tent(5, height=0.61)).measure(chance=0.5, max_epochs=3).c_argmax > 0
 
 
+@pytest.mark.parametrize(
+    "accuracy",
+    [
+        lambda step: 0.5,  # two classes, and the net never learns
+        lambda step: 0.9 - 0.01 * step,  # the net comes trained
+        lambda step: 0.897 + 0.003 * (step == 4) - 0.01 * max(step - 4, 0),  # so it does, to within the tolerance
+    ],
+)
+def test_no_peak_where_test_accuracy_was_best_before_the_first_step(accuracy):
+    run = Scripted(accuracy)
+    with pytest.raises(NoPeak, match=r"before the first step.* is chance=0\.1 right") as refusal:
+        run.measure(max_epochs=3)
+    assert refusal.value.values[:2].tolist() == [accuracy(0), accuracy(1)]
+
+
+@pytest.mark.parametrize("dampening", [0.0, 0.5, 0.9])
+def test_dampening_takes_its_part_of_the_constant(dampening):
+    c = Scripted(tent(12), make_optimizer(dampening=dampening)).measure(l2=0.03)
+    assert c.C_argmax == pytest.approx(0.2 * (1 - dampening) * 10 * 0.036 / 0.1)
+    plain = Scripted(tent(12), make_optimizer(momentum=0.0, dampening=dampening)).measure(l2=0.03)
+    assert plain.C_argmax == pytest.approx(0.2 * 10 * 0.036)  # SGD makes no use of it without momentum
+
+
 @pytest.mark.parametrize("scale", [1.0, 200.0])
 def test_a_loss_that_falls_and_rises_gives_the_c_of_its_lowest_point(scale):
     """No accuracy is needed: the tent upside down, in whatever unit a loss has."""
@@ -224,8 +247,9 @@ def test_stops_where_the_rule_says_and_reads_c_off_the_curve(thousandths, window
     assert run.evaluated == [3 * k for k in range((last if stop is None else stop) + 1)]
     t, accuracy = [s / 10 for s in run.evaluated], [run.accuracy(s) for s in run.evaluated]
     read = coefficient(t, accuracy, 0.01, 0.2, 10, momentum=0.9, tolerance=tolerance / 1000, window=window)
-    assert c == (None if read is None or read.censored else read)
-    assert stop is None or c is not None
+    refused = read is None or read.censored or 0 in (read.c_argmax, read.c_within)
+    assert c == (None if refused else read)
+    assert stop is None or c is not None or 0 in (read.c_argmax, read.c_within)
 
 
 # real training
@@ -407,7 +431,9 @@ def test_an_accuracy_that_is_not_finite(bad):
     ("accuracy", "message"),
     [
         (None, "got None"),
-        (torch.zeros(3), r"shape \(3,\)"),
+        (torch.zeros(3), r"got tensor\(\["),
+        ("0.5", r"got '0\.5' \(str\)"),
+        (torch.tensor(True), r"got tensor\(True\)"),
         (93.1, r"between 0 and 1, got 93\.1"),
         (-0.1, r"between 0 and 1, got -0\.1"),
     ],
@@ -424,6 +450,10 @@ def test_refuses_an_accuracy_that_is_no_fraction(accuracy, message):
         *itertools.product(("steps_per_epoch", "l2", "interval", "max_epochs"), (0, -1.0, math.nan)),
         *[("tolerance", -1e-9), ("chance", 1), ("window", 4), ("window", 3.0)],
         ("max_epochs", 0.05),  # less than an interval
+        *itertools.product(
+            ("steps_per_epoch", "l2", "interval", "max_epochs", "chance", "tolerance"), ("0.1", None, True)
+        ),
+        ("tolerance", 0.5),  # percent
     ],
 )
 def test_refuses_bad_arguments_before_anything_is_trained(name, value):

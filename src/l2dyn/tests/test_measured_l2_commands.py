@@ -1,5 +1,6 @@
 """The commands around measured λ, by hand and under the workflow: predict, and what the others say of its outcome."""
 
+import dataclasses
 import logging
 import re
 import shutil
@@ -31,9 +32,12 @@ EXPERIMENTS = {
     "source": SETUP | {"l2": [0.01], "horizon": {"epochs": 100}},
     "guess": SETUP | {"l2": {"predicted_from": "source"}, "horizon": {"budgets": [10, 40]}},
     "grid": GRID,
+    "several": SETUP | {"lr": [0.2], "l2": [0.08, 0.02, 0], "horizon": {"epochs": 100}},
+    "open": SETUP | {"lr": [0.3], "l2": [0.08, 0.02], "horizon": {"epochs": 100}},
     "changing": SETUP | {"l2": [0.01], "horizon": {"epochs": 100}, "auto_l2": {}},
     "scheduled": SETUP | {"l2": [0.01], "horizon": {"epochs": 100}, "lr_schedule": {"at": [0.5]}},
 }
+OF_SEVERAL = {"predicted_from": "several", "at": 0.02, "reading": "within"}
 FOUND = {(0.1, 10.0): 0.04, (0.1, 40.0): 0.01}
 
 
@@ -143,6 +147,11 @@ def test_training_what_is_pending(l2dyn, half_known):
 BAD = [
     ("--experiment guess --budget 5", "--budget: guess"),
     ("--experiment guess --first-decay 0", "--first-decay: guess"),
+    ("--experiment guess --l2 0.01", "--l2: guess"),
+    ("--experiment source --l2 0.02", "--l2 0.02: source lists 0.01"),
+    ("--experiment several --l2 0", "--l2 0: several lists 0.08, 0.02"),
+    ("--experiment open --budget 5", "--l2: choose the l2 of open to predict from (0.08, 0.02)"),
+    ("--experiment several", "--experiment several: 2 of its runs"),  # that at λ = 0 has no c
     ("--experiment source --first-decay 5", "--first-decay: needs the --budget"),
     ("--experiment source --output x.json", "--output: source"),
     ("--experiment nobody", "--experiment nobody"),
@@ -171,10 +180,11 @@ def test_c_of_a_listed_experiment(l2dyn, finished):
     finished("source", peak=30)
     code, out, err = l2dyn("predict", "--experiment", "source", "--budget", "7", "--budget", "300")
     assert (code, err) == (0, [])
-    head, row, _, _, *budgets = out.splitlines()
+    head, row, _, of, _, *budgets = out.splitlines()
     assert "c_0.5pp" in head
+    assert of == "predicted from c_argmax at l2 0.01:"
     # c = 0.01·30 both ways, half a point before the peak being less than one evaluation; C = 0.1·1·c
-    assert row.split() == ["0.1", "1", "0.3", "(0.29–0.31)", "0.3", "(0.29–0.31)", "0.03"]
+    assert row.split() == ["0.1", "0.01", "1", "0.3", "(0.29–0.31)", "0.3", "(0.29–0.31)", "0.03"]
     assert [line.split() for line in budgets] == [
         ["0.1", "7", "0.043", "1", "233"],
         ["0.1", "300", "0.001", "1", "1e+04"],
@@ -182,6 +192,68 @@ def test_c_of_a_listed_experiment(l2dyn, finished):
     code, out, _ = l2dyn("predict", "--experiment", "source", "--budget", "7", "--first-decay", "3")
     assert (code, out.split()[-3:]) == (0, ["0.1", "1", "100"])
     assert not selection_path("tiny", "source").exists()
+
+
+@pytest.fixture
+def of_several(records, write_scale):
+    """The scale has an experiment that is predicted from one λ of "several"."""
+    experiment = SETUP | {"lr": [0.2], "l2": OF_SEVERAL, "horizon": {"budgets": [10]}}
+    experiments = EXPERIMENTS | {"of-several": experiment}
+    write_scale({"about": "x", "device": "cpu", "figures": {}, "experiments": experiments})
+
+
+@pytest.fixture
+def several(records, of_several):
+    """The runs of "several" are in the cache; accuracy at λ = 0.02 comes within half a point one step earlier."""
+    made = {record.spec.l2: record for record in records("several", peak=20)}
+    for l2, peak in ((0.08, 40), (0.02, 20)):
+        curve = np.maximum(0.9 - 0.004 * np.abs(np.arange(101) - peak), 0.0)
+        columns = made[l2].columns | {"test_accuracy": curve}
+        Cache().save(dataclasses.replace(made[l2], columns=columns))
+
+
+def test_c_of_an_experiment_at_several_l2(l2dyn, several):
+    """A row for each: c may depend on λ, so they are not pooled."""
+    code, out, _ = l2dyn("predict", "--experiment", "several")
+    assert code == 0
+    assert [line.split()[:4] for line in out.splitlines()[1:]] == [
+        ["0.2", "0.08", "1", "3.2"],
+        ["0.2", "0.02", "1", "0.4"],
+    ]
+    code, out, _ = l2dyn("predict", "--experiment", "several", "--l2", "0.08")
+    assert (code, [line.split()[1] for line in out.splitlines()[1:]]) == (0, ["0.08"])
+
+
+def test_budgets_are_predicted_from_the_l2_and_reading_of_the_scale(l2dyn, several):
+    """As the workflow's own rule does; --l2 chooses another λ."""
+    assert l2dyn("predict", "--experiment", "of-several")[0] == 0
+    of_scale = read_l2_selection(selection_path("tiny", "of-several")).values[0.2, 10.0]
+    assert of_scale == 0.02 * 19 / 10
+    _, out, _ = l2dyn("predict", "--experiment", "several", "--budget", "10")
+    assert "predicted from c_0.5pp at l2 0.02:" in out
+    assert out.splitlines()[-1].split()[:3] == ["0.2", "10", f"{of_scale:g}"]
+    _, out, _ = l2dyn("predict", "--experiment", "several", "--budget", "10", "--l2", "0.08")
+    assert out.splitlines()[-1].split()[:3] == ["0.2", "10", f"{0.08 * 39 / 10:.2g}"]
+
+
+def test_a_choice_of_l2_is_enough_where_the_scale_names_none(l2dyn, finished):
+    finished("open", peak=40)
+    code, out, _ = l2dyn("predict", "--experiment", "open", "--budget", "10", "--l2", "0.02")
+    assert (code, out.splitlines()[-1].split()[:3]) == (0, ["0.3", "10", "0.08"])
+
+
+def test_a_l2_without_a_peak_has_a_row_that_says_so(l2dyn, records, of_several):
+    """Nothing is predicted from it."""
+    slow, early = sorted(records("several", peak=20), key=lambda record: record.spec.l2)[1:]
+    rising = slow.columns | {"test_accuracy": np.linspace(0.2, 0.9, 101)}
+    for record in (dataclasses.replace(slow, columns=rising), early):
+        Cache().save(record)
+    code, out, _ = l2dyn("predict", "--experiment", "several")
+    assert code == 0
+    assert out.splitlines()[2].split() == ["0.2", "0.02", "0", "no", "uncensored", "peak"]
+    code, out, (line,) = l2dyn("predict", "--experiment", "several", "--budget", "10")
+    assert (code, out) == (2, "")
+    assert "no run at lr 0.2, l2 0.02 has an uncensored peak" in line
 
 
 def test_c_of_a_listed_experiment_without_a_peak(l2dyn, finished):

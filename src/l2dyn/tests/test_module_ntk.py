@@ -73,3 +73,85 @@ def test_groups_of_samples_that_are_normalized_together():
 def test_a_net_without_trainable_parameters_is_refused():
     with pytest.raises(ValueError, match="no parameter"):
         module_ntk(nn.ReLU(), torch.ones(2, 3))
+
+
+class Named(nn.Module):
+    """What many libraries return: not the outputs, but something that holds them."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return {"logits": self.layer(x)}
+
+
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_whole_numbers_into_an_embedding(chunk):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Embedding(7, 5), nn.Flatten(), nn.Linear(15, 2)).double()
+    words, others = torch.randint(7, (5, 3)), torch.randint(7, (4, 3))
+    kernel = module_ntk(net, words, others, chunk)
+    assert kernel.dtype == torch.float64
+    torch.testing.assert_close(kernel, one_by_one(net, words, others))
+
+
+def test_an_embedding_against_its_formula():
+    """f = a·e(word): Θ = |a|²·[same word] + e·e'."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Embedding(4, 6), nn.Linear(6, 1, bias=False)).double()
+    words = torch.tensor([0, 1, 1, 3])
+    vectors = net[0](words).detach()
+    same = (words[:, None] == words).double()
+    torch.testing.assert_close(
+        module_ntk(net, words), net[1].weight.square().sum().item() * same + vectors @ vectors.mT
+    )
+
+
+def test_a_net_with_one_output_may_return_it_without_an_axis():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1), nn.Flatten(0))
+    x = torch.randn(5, 3)
+    assert net(x).shape == (5,)
+    torch.testing.assert_close(module_ntk(net, x), module_ntk(net[:3], x))
+    torch.testing.assert_close(module_ntk(net, x[:1]), module_ntk(net, x)[:1, :1])
+
+
+@pytest.mark.parametrize(
+    ("net", "got"),
+    [
+        (Named(), "got dict"),
+        (nn.Sequential(nn.Linear(3, 2), nn.Flatten(0)), r"for 2 samples, got shape \(4,\)"),
+    ],
+)
+def test_what_is_no_tensor_of_outputs_is_refused(net, got):
+    with pytest.raises(ValueError, match=rf"^net must return a Tensor \[N, …\] .*{got}"):
+        module_ntk(net, torch.ones(5, 3))
+
+
+class Attends(nn.Module):
+    def __init__(self, dropout):
+        super().__init__()
+        self.heads = nn.MultiheadAttention(4, 2, dropout=dropout, batch_first=True)
+
+    def forward(self, x):
+        return self.heads(x, x, x, need_weights=False)[0].mean((1, 2))
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "name"),
+    [
+        (lambda p: nn.Sequential(nn.Linear(3, 8), nn.Dropout(p), nn.Linear(8, 1)), (3,), "1"),
+        (lambda p: nn.Sequential(nn.Linear(3, 8), nn.SELU(), nn.AlphaDropout(p)), (3,), "2"),
+        (Attends, (6, 4), "heads"),
+    ],
+)
+def test_active_dropout_is_refused(make, shape, name):
+    """The kernel would be another one at every call."""
+    torch.manual_seed(0)
+    net, x = make(0.5), torch.randn(5, *shape)
+    with pytest.raises(ValueError, match=rf"^net has active dropout, {name}; call net\.eval\(\) first"):
+        module_ntk(net, x)
+    kernel = module_ntk(net.eval(), x)
+    torch.testing.assert_close(kernel, kernel.mT)
+    module_ntk(make(0.0), x)  # in training mode, but nothing is dropped

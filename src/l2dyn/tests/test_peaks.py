@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from l2dyn.measures.peaks import has_come_down, peak, positive, time_to_peak
+from l2dyn.measures.peaks import has_come_down, peak, time_to_peak
 from l2dyn.measures.power_laws import fit_power_law
 
 ACCURACIES = st.lists(st.integers(0, 1000).map(lambda i: i / 1000), min_size=1, max_size=40)
@@ -26,7 +26,7 @@ def test_time_to_peak_is_the_first_within_tolerance(accuracy, scale):
     # 0.005 is a number of thousandths here, so a bound half a thousandth away has no rounding to argue about
     assert time_to_peak(t, accuracy, 0.0055) == brute_force(t, accuracy, Fraction(11, 2000))
     assert time_to_peak(t, accuracy, 0) == t[int(np.argmax(accuracy))]
-    assert time_to_peak(t, accuracy, 1.0) == 0.0
+    assert time_to_peak(t, accuracy, 0.0995) == brute_force(t, accuracy, Fraction(199, 2000))
 
 
 @pytest.mark.parametrize("samples", [200, 4000])
@@ -190,8 +190,14 @@ def test_chance():
     assert peak([0, 1], [0.1, 0.61], horizon=1, chance=0.5) is not None
 
 
-def test_positive_names_what_it_refuses():
-    assert positive("c", np.float32(0.5)) == 0.5
-    for bad in (0, -1.0, math.nan, math.inf):
-        with pytest.raises(ValueError, match=r"^c must be positive"):
-            positive("c", bad)
+@pytest.mark.parametrize(("tolerance", "part"), [(0.1, "0.5 points are 0.005"), (0.5, "fraction"), ("0.005", "number")])
+def test_a_tolerance_in_percent_or_text_is_refused(tolerance, part):
+    for call in (time_to_peak, lambda *curve: peak(*curve[:2], horizon=1, tolerance=curve[2])):
+        with pytest.raises(ValueError, match=rf"^tolerance must be .*{part}"):
+            call([0, 1], [0.5, 0.9], tolerance)
+
+
+@pytest.mark.parametrize("name", ["horizon", "chance"])
+def test_peak_names_what_is_no_number(name):
+    with pytest.raises(ValueError, match=rf"^{name} must be a number"):
+        peak([0, 1], [0.5, 0.9], **{"horizon": 1} | {name: "0.1"})

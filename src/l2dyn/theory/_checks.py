@@ -2,18 +2,16 @@
 
 import numpy as np
 
+from l2dyn.arguments import array as real_array
+from l2dyn.arguments import shown
+
 ROUNDING = 1e-10  # a kernel matrix may have negative eigenvalues down to this fraction of its largest one
 EPS_32 = float(np.finfo(np.float32).eps)
 
 
 def finite(name, value, nonnegative=False):
     """Return `value` as a float64 array; ValueError naming `name` if it is not finite (or is negative)."""
-    try:
-        if np.asarray(value).dtype.kind in "US":
-            raise TypeError(f"{shown(value)} is text")
-        array = np.asarray(value, dtype=float)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{name} must be a real number or an array of real numbers: {error}") from None
+    array = real_array(name, value)
     if not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite, but holds nan or inf")
     if nonnegative and (array < 0).any():
@@ -41,12 +39,6 @@ def increasing(name, value):
     if array.ndim != 1 or array.size == 0 or (np.diff(array) <= 0).any():
         raise ValueError(f"{name} must be increasing numbers of shape [n], but has shape {array.shape}")
     return array
-
-
-def shown(value):
-    """A value in one short line."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def broadcast_shape(**arrays):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import brentq
 
+from l2dyn.arguments import array
 from l2dyn.theory._checks import broadcast_shape, count, finite, increasing, number
 from l2dyn.theory.evolution import evolve
 from l2dyn.theory.modes import mode_residual_response, slope_response
@@ -150,7 +151,7 @@ def law_window(l2, slope, tolerance=0.1) -> tuple[float, float] | None:
     l2: increasing, [n]; slope: [n], nan where there is no minimum, as in the columns of `spectrum_minima`. Raises
     ValueError for others.
     """
-    l2, tolerance, slope = increasing("l2", l2), number("tolerance", tolerance), np.asarray(slope, dtype=float)
+    l2, tolerance, slope = increasing("l2", l2), number("tolerance", tolerance), array("slope", slope)
     if slope.shape != l2.shape:
         raise ValueError(f"slope must have shape {l2.shape}, but has shape {slope.shape}")
     holds = np.abs(slope + 1) <= tolerance  # nan never holds
