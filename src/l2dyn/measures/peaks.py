@@ -1,5 +1,6 @@
 """The time t* of a run's peak, and the one rule of censoring."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
