@@ -367,7 +367,7 @@ def test_tuning_with_a_schedule_takes_the_runs_made_for_the_budget(make_record):
 
 
 @pytest.mark.parametrize("setup", [{"batch": 16}, SCHEDULED], ids=["constant", "schedule"])
-@pytest.mark.parametrize("budget", [10.1, 0.3, 7.3])
+@pytest.mark.parametrize("budget", [10.1, 0.6, 7.3])
 def test_budgets_that_are_no_whole_steps(trained, budget, setup):
     """Both experiments ask for the same budget, which makes the same number of steps of either."""
     plan = plan_of(setup=setup | {"horizon": {"epochs": budget}}, source={"l2": [0.01, 0.02]}, guess=TUNED)
