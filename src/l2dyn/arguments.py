@@ -5,6 +5,8 @@ from numbers import Real
 
 import numpy as np
 
+LOOKS_LIKE_PERCENT = 0.1  # no tolerance is as large as 10 points
+
 
 def number(name: str, value) -> float:
     """One real number as a float: Python's, NumPy's, or an array or Tensor of one element; nan and inf are numbers.
@@ -49,6 +51,16 @@ def below_one(name: str, value) -> float:
     value = number(name, value)
     if not 0 <= value < 1:
         raise ValueError(f"{name} must be at least 0 and below 1, got {value}")
+    return value
+
+
+def small(name: str, value) -> float:
+    """A tolerance of accuracies, a fraction; raises ValueError where it is negative, or as large as percents are."""
+    value = number(name, value)
+    if not value >= 0:
+        raise ValueError(f"{name} must not be negative, got {value}")
+    if value >= LOOKS_LIKE_PERCENT:
+        raise ValueError(f"{name} must be a fraction below {LOOKS_LIKE_PERCENT}, got {value}; 0.5 points are 0.005")
     return value
 
 

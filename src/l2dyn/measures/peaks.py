@@ -5,13 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from l2dyn.arguments import array, number
+from l2dyn.arguments import array, number, small
 from l2dyn.measures.smoothing import WINDOW, noise
 
 TOLERANCE = 0.005  # 0.5 percentage points, figure 2's caption
 ABOVE_CHANCE = 0.10  # a run that never beats chance by this has no t*
 FITTED_ERROR = 0.02  # a run whose training error never gets this low does not fit the training set
-LOOKS_LIKE_PERCENT = 0.1  # no tolerance is as large as 10 points
 ROUNDING = 1e-12  # lets 0.895 count as within 0.005 of 0.9 in binary arithmetic
 
 
@@ -117,16 +116,6 @@ def fractions(name: str, values) -> np.ndarray:
         found = values.max() if values.max() > 1 + ROUNDING else values.min()
         raise ValueError(f"{name} must hold fractions between 0 and 1 (0.9, not 90), got {found:g}")
     return values
-
-
-def small(name: str, value) -> float:
-    """A difference of accuracies as a fraction. Raises ValueError where it is negative, or looks like percent."""
-    value = number(name, value)
-    if not value >= 0:
-        raise ValueError(f"{name} must not be negative, got {value}")
-    if value >= LOOKS_LIKE_PERCENT:
-        raise ValueError(f"{name} must be a fraction below {LOOKS_LIKE_PERCENT}, got {value}; 0.5 points are 0.005")
-    return value
 
 
 def _first_within(accuracy: np.ndarray, tolerance: float) -> int:

@@ -187,5 +187,6 @@ def test_accuracy_maximum_reads_t_as_the_experiments_do(rng):
     for name, place, value in bad:
         with pytest.raises(ValueError, match=rf"\b{name} "):
             accuracy_maximum(*good[:place], value, *good[place + 1 :])
-    with pytest.raises(ValueError, match="tolerance"):
-        accuracy_maximum(kernels[0], y, kernels[1], y_test, 0.01, 2, t, tolerance=np.inf)
+    for bad in (np.inf, np.nan, -0.1, 0.5, "0.005"):  # half a point as 0.5 percent
+        with pytest.raises(ValueError, match=r"^tolerance must"):
+            accuracy_maximum(kernels[0], y, kernels[1], y_test, 0.01, 2, t, tolerance=bad)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import brentq
 
-from l2dyn.arguments import array
+from l2dyn.arguments import array, small
 from l2dyn.theory._checks import broadcast_shape, count, finite, increasing, number
 from l2dyn.theory.evolution import evolve
 from l2dyn.theory.modes import mode_residual_response, slope_response
@@ -98,9 +98,10 @@ def accuracy_maximum(
 
     y_test: targets of the test points, [M] (signs) or [M, C] (the largest is the class); the others as for `evolve`.
     t: increasing times, [T]. It is how the experiments read t*
-    (l2dyn.measures.peaks.time_to_peak). Raises ValueError as `evolve`, and for y_test of another shape.
+    (l2dyn.measures.peaks.time_to_peak). Raises ValueError as `evolve`, and for y_test of another shape or a tolerance
+    of 10 points and more.
     """
-    t, tolerance = increasing("t", t), number("tolerance", tolerance)
+    t, tolerance = increasing("t", t), small("tolerance", tolerance)
     if kernel_test is None:
         raise ValueError("kernel_test is missing: accuracy is measured on test points")
     _, outputs = evolve(kernel_train, y, l2, k, t, kernel_test, initial, initial_test, reduction)
