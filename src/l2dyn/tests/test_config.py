@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from typing import get_args
 
 import jsonschema
 import pytest
@@ -9,10 +11,12 @@ import yaml
 
 from l2dyn.config.experiment import ExperimentConfig
 from l2dyn.config.loading import load_scale, parse_overrides, scale_names
+from l2dyn.config.scale import ScaleConfig
 from l2dyn.config.schema import schema_text
 from l2dyn.errors import UserError
 from l2dyn.files import ROOT
 from l2dyn.runs.plan import Plan
+from l2dyn.specs.base import Spec
 from l2dyn.specs.data_sets import DATA_SETS
 
 
@@ -438,3 +442,27 @@ def test_configuration_and_runs_share_the_specs():
 
     for name in ("net", "data", "optimizer", "loss", "precision", "augmentation"):
         assert ExperimentConfig.model_fields[name].annotation == RunSpec.model_fields[name].annotation
+
+
+def sections(annotation):
+    """The specs that a field may hold: all kinds of net, say."""
+    if isinstance(annotation, type) and issubclass(annotation, Spec):
+        return [annotation]
+    return [spec for part in get_args(annotation) for spec in sections(part)]
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [(config, field) for config in (ScaleConfig, ExperimentConfig) for field in config.model_fields],
+)
+def test_every_key_stands_in_the_readmes_table(config, field):
+    """Also the keys of its sections; those of theory curves stand in their source."""
+    text = (ROOT / "config" / "README.md").read_text(encoding="utf-8")
+    table = text.split("## Keys of a scale" if config is ScaleConfig else "## Keys of an experiment")[1].split("\n## ")[
+        0
+    ]
+    (row,) = [line for line in table.splitlines() if line.startswith(f"| `{field}` |")]
+    written = " ".join(re.findall("`([^`]*)`", row))
+    inner = [] if field == "experiments" else sections(config.model_fields[field].annotation)
+    keys = {key for spec in inner for key in spec.model_fields}
+    assert [key for key in sorted(keys) if not re.search(rf"\b{key}\b", written)] == []
