@@ -11,7 +11,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
 from l2dyn.errors import UserError
-from l2dyn.snakemake_call import check_executor
+from l2dyn.executor import check_executor
 from l2dyn.workflow import Workflow
 
 try:

@@ -21,8 +21,10 @@
 # - **b, e** the maximum test accuracy against λ; the dashed line is the best run without L2 over the η that have one;
 # - **c, f** the same within a fixed number of epochs, where performance peaks at one λ.
 #
-# Hollow points are bounds: runs whose peak may lie beyond their horizon. Plus signs: runs that never fit
-# their training set. Crosses: diverged. None of these enters the fit.
+# Hollow points are runs whose peak may lie beyond their horizon: lower bounds. The fit in a and d takes them as such,
+# because leaving them out would bias it. Plus signs: runs that never fit their training set. Crosses: diverged. These
+# two are left out. The printed exponents come from one regression on λ and η, as in claim C2; claim C1 fits λ alone,
+# with a constant for each η.
 
 # %%
 from l2dyn.plotting.notebook import FigureNotebook

@@ -104,8 +104,17 @@ def checksum(arrays: dict[str, np.ndarray]) -> str:
 
 
 def from_source(name: str, data_dir: str | None = None) -> dict[str, np.ndarray]:
-    """The canonical arrays by name, from their source and not verified. Raises UserError as the source does."""
+    """The canonical arrays by name, from their source and not verified.
+
+    Raises UserError as the source does, and for images and labels that do not belong together.
+    """
     train, test = imported(DATA_SETS[name].source)(data_dir)
+    for split, (images, labels) in (("training", train), ("test", test)):
+        shapes = np.shape(images), np.shape(labels)
+        if len(shapes[0]) != 4 or len(shapes[1]) != 1 or shapes[0][0] != shapes[1][0]:
+            found = f"images {list(shapes[0])} and labels {list(shapes[1])}"
+            wanted = "[n, height, width, channels] and [n]"
+            raise UserError(f"{data_dir or 'its source'}: the {split} split of {name} has {found}, not {wanted}")
     return dict(zip(ARRAYS, (*canonical_order(*train), *canonical_order(*test)), strict=True))
 
 

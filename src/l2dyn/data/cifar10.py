@@ -7,10 +7,10 @@ import numpy as np
 
 from l2dyn.data.torchvision_source import torchvision_splits
 from l2dyn.errors import UserError
+from l2dyn.specs.data_sets import DATA_SETS
 
 Split = tuple[np.ndarray, np.ndarray]  # images [n, height, width, channels], labels [n]
-
-
+SHAPE = DATA_SETS["cifar10"].shape
 PARQUET = ("cifar10", "cifar10/plain_text", "plain_text", "cifar10/data", ".")
 PICKLES = ("cifar-10-batches-py", "cifar10/cifar-10-batches-py")
 
@@ -50,9 +50,12 @@ def _parquet_split(folder: Path, split: str) -> Split:
     for path in paths:
         try:
             table = pq.read_table(path, columns=["img", "label"])
-            images += [np.asarray(Image.open(io.BytesIO(cell["bytes"]))) for cell in table.column("img").to_pylist()]
-            labels += table.column("label").to_pylist()
+            pixels = [np.asarray(Image.open(io.BytesIO(cell["bytes"]))) for cell in table.column("img").to_pylist()]
+            images.append(np.stack(pixels))
+            labels.append(np.asarray(table.column("label").to_pylist(), dtype=np.int64))
+            if images[-1].shape[1:] != SHAPE:
+                raise ValueError(f"images of shape {images[-1].shape[1:]}, not {SHAPE}")
         except Exception as error:  # whatever the decoders say, the file is not what it should be
             reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
             raise UserError(f"{path}: a damaged file of CIFAR-10 ({reason})") from None
-    return np.stack(images), np.asarray(labels)
+    return np.concatenate(images), np.concatenate(labels)

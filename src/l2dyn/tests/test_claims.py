@@ -239,6 +239,7 @@ MEASURED = [  # claim, its verdict, on what, the evidence
     ("C8", UNCLEAR, "best at the edge of the grid", lambda: prediction(accuracy=(0.9, 0.92, 0.95, 0.98))),
     ("C9", YES, "the C of the paper", lambda: measured_c(0.64)),
     ("C9", NO, "a third of it", lambda: measured_c(0.2)),
+    ("C9", NOT_RUN, "a smaller net on pooled images", lambda: measured_c(0.64, name="desktop")),
     ("C9", UNCLEAR, "still rising after two epochs", lambda: measured_c(3.0)),
     ("O1", YES, "the same C", lambda: measured_c(0.64)),
     ("O1", NO, "another C at small L2", lambda: measured_c(0.64, small=3.9)),

@@ -13,7 +13,6 @@ from l2dyn.config.schema import schema_text
 from l2dyn.errors import UserError
 from l2dyn.files import ROOT
 from l2dyn.runs.plan import Plan
-from l2dyn.specs.data_sets import DATA_SETS
 
 
 def refused(*parts, name="tiny", **overrides) -> str:
@@ -151,49 +150,6 @@ def test_a_bad_value_is_named(write_scale, tiny, key, value):
     write_scale(tiny)
     # An error of a list's element or of a section names the place from the top or, after a colon, the key within it.
     refused("config/tiny.yaml: ", *key.split("."))
-
-
-CONVNET = {"kind": "convnet", "channels": [4, 4, 4, 4], "dense": 8, "pool": 2, "pool_stride": 2}
-UNTRAINABLE = [
-    ({"data": {"name": "digits", "train_samples": 64, "test_samples": 9, "downscale": 29}}, "data", "downscale: 29"),
-    ({"net": CONVNET | {"pool": 9}}, "net: images of 28×28", "pool of 9"),
-    (
-        {"data": {"name": "digits", "train_samples": 64, "test_samples": 9, "checksum": "abc"}},
-        "data.checksum",
-        "leave it",
-    ),
-    ({"batch": 16, "evaluation": {"every_epochs": 0.24}}, "evaluation.every_epochs: 0.24", "1/4 of an epoch"),
-    ({"evaluation": {"every_epochs": 1e-300}}, "evaluation.every_epochs", "step"),
-    ({"lr_schedule": {"at": [0.5, 0.009]}}, "lr_schedule.at: 0.009", "first of the 50 steps"),
-    ({"lr_schedule": {"at": [0.01]}, "horizon": {"budgets": [100, 20]}}, "lr_schedule.at", "first of the 20 steps"),
-    (
-        {"lr_schedule": {"at": [0.01]}, "l2": [0, 5.0], "horizon": {"t_l2": 100, "t_lr": 9}},
-        "lr_schedule.at",
-        "20 steps",
-    ),
-    ({"lr_schedule": {"at": [0.009]}, "l2": {"tuned_from": "budget"}}, "lr_schedule.at", "first of the 50 steps"),
-]
-
-
-@pytest.mark.parametrize(("change", "key", "why"), UNTRAINABLE, ids=lambda v: v if isinstance(v, str) else "")
-def test_what_would_not_train_as_it_says_is_refused_at_once(write_scale, tiny, change, key, why):
-    """Not by a traceback in the middle of a job."""
-    tiny["experiments"]["other"] = tiny["experiments"]["budget"] | change
-    write_scale(tiny)
-    refused("config/tiny.yaml: experiments.other", key, why)
-
-
-def test_the_bounds_of_what_trains_are_taken(write_scale, tiny):
-    data = {"name": "digits", "train_samples": 64, "test_samples": 9}
-    tiny["experiments"]["other"] = tiny["experiments"]["budget"] | {
-        "data": data | {"downscale": 28, "checksum": DATA_SETS["digits"].checksum},
-        "batch": 16,
-        "evaluation": {"every_epochs": 0.25},
-        "lr_schedule": {"at": [0.005]},
-    }
-    tiny["experiments"]["convolutional"] = tiny["experiments"]["budget"] | {"net": CONVNET | {"pool": 8}}
-    write_scale(tiny)
-    assert load_scale("tiny").experiments["other"].data.image_shape == (1, 1, 1)
 
 
 @pytest.mark.parametrize("name", ["fig 2", "../x", "2a", "a_b", ""])

@@ -4,14 +4,20 @@ import functools
 import gzip
 import hashlib
 import http.server
+import io
+import re
 import shutil
 import struct
 import threading
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from l2dyn.data import arrays as data
+from l2dyn.data import cifar10
 from l2dyn.data.arrays import facts
 from l2dyn.data.samples import inputs, parity, samples
 from l2dyn.errors import UserError
@@ -187,6 +193,61 @@ def test_a_damaged_file_of_mnist(small_mnist, tmp_path):
             data.prepare("mnist", tmp_path / "x.npz", str(folder))
         assert str(path) in str(caught.value)
     assert not (tmp_path / "x.npz").exists()
+
+
+@pytest.mark.parametrize("stem", ["train", "t10k"])
+def test_mnist_with_a_label_too_few(small_mnist, tmp_path, stem):
+    """Two files of different downloads, each whole."""
+    folder, _ = small_mnist
+    (folder / "MNIST" / "raw" / f"{stem}-labels-idx1-ubyte").write_bytes(idx(np.zeros(4, np.uint8)))
+    count, split = (12, "training") if stem == "train" else (5, "test")
+    found = re.escape(f"images [{count}, 28, 28, 1] and labels [4]")
+    with pytest.raises(UserError, match=f"{folder}: the {split} split of mnist has {found}"):
+        data.prepare("mnist", tmp_path / "x.npz", str(folder))
+
+
+@pytest.fixture
+def parquet(tmp_path):
+    """parquet(split, images, labels) writes a file in the layout of uoft-cs/cifar10; an image is [height, width, …]."""
+
+    def write(split, images, labels):
+        cells = []
+        for image in images:
+            stream = io.BytesIO()
+            Image.fromarray(image).save(stream, "PNG")
+            cells.append({"bytes": stream.getvalue()})
+        kind = pa.struct([("bytes", pa.binary())])
+        path = tmp_path / "cifar10" / f"{split}-00000-of-00001.parquet"
+        path.parent.mkdir(exist_ok=True)
+        pq.write_table(pa.table({"img": pa.array(cells, kind), "label": pa.array(labels)}), path)
+        return path
+
+    return write
+
+
+def test_cifar10_from_parquet_files(parquet, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, size=(5, 32, 32, 3)).astype(np.uint8)
+    parquet("test", images[3:], [7, 1])
+    path = parquet("train", images[1:3], [3, 4])
+    path.rename(path.with_name("train-00001-of-00002.parquet"))
+    parquet("train", images[:1], [9])
+    (train, train_labels), (test, test_labels) = cifar10.read(str(tmp_path))
+    np.testing.assert_array_equal(np.concatenate([train, test]), images)
+    assert [*train_labels, *test_labels] == [9, 3, 4, 7, 1]
+
+
+BLACK = np.zeros((32, 32, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [([], []), ([BLACK, BLACK[:16]], [0, 1]), ([BLACK[:16]], [0]), ([BLACK[..., 0]], [0]), ([BLACK], ["cat"])],
+    ids=["empty", "two sizes", "another size", "no colours", "labels in words"],
+)
+def test_a_parquet_file_that_is_not_of_cifar10_is_named(parquet, tmp_path, images, labels):
+    path = parquet("train", images, labels)
+    with pytest.raises(UserError, match=f"{path}: a damaged file of CIFAR-10"):
+        data.prepare("cifar10", tmp_path / "x.npz", str(tmp_path))
 
 
 def test_no_network_for_a_download(tmp_path, monkeypatch):

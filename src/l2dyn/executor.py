@@ -1,4 +1,4 @@
-"""What a snakemake call asks of this machine, looked at before any job is tried."""
+"""Whether a call of Snakemake sends jobs through Slurm, and whether this machine can."""
 
 import itertools
 import os
