@@ -65,7 +65,7 @@ for name, experiment in experiments.items():
         ax_loss.plot(t[1:], columns["train_loss"][1:], **look)
         series = f"width={experiment.net.width} seed={row.seed}"
         notebook.plot("b", series, t[1:], columns["kernel_rotation"][1:], row.run_id)
-        notebook.number("b", f"largest rotation, {series}", columns["kernel_rotation"].max(), run_ids=row.run_id)
+        notebook.number("b", f"largest rotation, {series}", np.nanmax(columns["kernel_rotation"]), run_ids=row.run_id)
         notebook.plot("a", f"width={experiment.net.width} seed={row.seed}", t, norm, row.run_id)
         notebook.plot("c", series, t[1:], columns["train_loss"][1:], row.run_id)
         number_slopes("a", f"width {experiment.net.width}", t, norm, row, 2, ((0, 0.5), (0.5, 1), (1, 2)))

@@ -56,6 +56,12 @@ def explained_os_errors(path: Path):
         raise UserError(f"{path}: cannot be written ({reason}); set L2DYN_RESULTS to a writable folder") from error
 
 
+def cannot_be_read(path: Path, error: Exception) -> UserError:
+    """The error of a file that the system does not hand over, which says nothing about its content."""
+    reason = getattr(error, "strerror", None) or type(error).__name__
+    return UserError(f"{path}: cannot be read now ({reason}); it is kept, call again")
+
+
 def set_aside(path: Path) -> Path:
     """Rename a damaged file to `*.corrupt`, `*.2.corrupt` where that is taken, and return the new name."""
     aside, count = path.with_name(f"{path.name}.corrupt"), 1

@@ -84,8 +84,8 @@ def measure_c(
     ratios, as AutoL2 has it. Test accuracy is taken at t = 0 and after every interval. A task without an accuracy gives
     test_loss, which is to fall: its fall so far, as a fraction of the largest one, then stands for the accuracy.
 
-    When it stops: the peak must be over as l2dyn.measures.peaks.peak decides (within the first half of the time so far
-    test accuracy came within the tolerance of its best, or it has come down since), and the highest point of the
+    When it stops: the peak must be over as l2dyn.measures.peaks.peak decides (test accuracy
+    has come down visibly, or half of the time so far shows much the same t*), and the highest point of the
     running mean, which is c_argmax, must lie in the first half of the evaluations and at least 2·window of them back,
     lest a dip early in training pass for the end. Otherwise it stops at max_epochs and raises NoPeak, with the curve; a
     larger l2 brings the peak nearer. Expect it near (1−μ)/(η·S·l2) epochs (η learning rate, S steps

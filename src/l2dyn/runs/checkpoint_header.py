@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from l2dyn.errors import UserError
-from l2dyn.files import sha256
+from l2dyn.files import cannot_be_read, sha256
 from l2dyn.specs.run import NUMERICS_VERSION
 
 SUFFIX = ".ckpt"
@@ -52,7 +52,7 @@ def header_of(path: Path, line: bytes) -> Header:
     try:
         return Header(path, **values)
     except TypeError:
-        raise UserError(f"{path}: written by another version of l2dyn; it is kept") from None
+        raise UserError(f"{path}: written by another version of l2dyn; delete it and its runs start anew") from None
 
 
 def read_header(path: Path) -> Header | None:
@@ -67,12 +67,6 @@ def read_header(path: Path) -> Header | None:
     except (OSError, MemoryError) as error:
         raise cannot_be_read(path, error) from error
     return header_of(path, line)
-
-
-def cannot_be_read(path: Path, error: Exception) -> UserError:
-    """The error of a checkpoint that the system does not hand over, which says nothing about its content."""
-    reason = getattr(error, "strerror", None) or type(error).__name__
-    return UserError(f"{path}: cannot be read now ({reason}); it is kept, call again")
 
 
 def resumable(headers: Iterable[Header], wanted: Collection[tuple[str, int]]) -> list[Header]:

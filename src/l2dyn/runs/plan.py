@@ -152,7 +152,7 @@ class Plan:
         if not config.selected:
             ids = dict.fromkeys(point.run_id for point in points)
             return [self._listed[i] for i in ids if not owned_only or self._owners[i] == experiment]
-        # a longer run takes a listed one's place in the cache: it is measured wherever that one is, too
+        # its record will replace the listed run's in the cache, so it is measured at the listed run's budgets as well
         own = _tasks([(point, config.evaluation) for point in points])
         return [_merged(self._listed.get(run_id), task) for run_id, task in own.items()]
 

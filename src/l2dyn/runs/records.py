@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from l2dyn.errors import UserError
-from l2dyn.files import write_atomically
+from l2dyn.files import cannot_be_read, write_atomically
 from l2dyn.specs.base import canonical_json, to_dict
 from l2dyn.specs.run import RunSpec
 
@@ -28,7 +28,7 @@ COLUMNS = (
     "test_accuracy",  # fraction
     "param_norm",  # ‖θ‖ over all parameters
 )
-# on the spec's kernel_samples: ‖Θ‖, Frobenius, and how far it has turned, 1 − ⟨Θ, Θ₀⟩/(‖Θ‖·‖Θ₀‖)
+# on the spec's kernel_samples: ‖Θ‖, Frobenius, and how far it has turned, 1 − ⟨Θ, Θ₀⟩/(‖Θ‖·‖Θ₀‖), NaN where ‖Θ‖ = 0
 KERNEL = ("kernel_norm", "kernel_rotation")
 FORMAT = 1
 _KEY = b"l2dyn"
@@ -273,7 +273,7 @@ def _read_header(path: Path) -> dict:
 def _refuse_unreadable(path: Path, error: Exception) -> None:
     """Raise UserError for what says nothing about the file: too many open files, too little memory, a lost disk."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
-        raise UserError(f"{path}: cannot be read now ({_first_line(error)})") from None
+        raise cannot_be_read(path, error) from None
 
 
 def _only(runs: dict) -> str | None:

@@ -14,6 +14,7 @@ from torch import nn
 
 import l2dyn
 from l2dyn.measures.coefficient import Coefficient, coefficient
+from l2dyn.measures.peaks import peak
 from l2dyn.optim.auto_l2 import AutoL2
 from l2dyn.optim.measure_c import NoPeak, measure_c
 
@@ -211,20 +212,19 @@ def test_the_interval_in_whole_steps(steps_per_epoch, interval, max_epochs, call
 
 
 def stopping_evaluation(curve, window, tolerance, chance):
-    """The rule told anew in exact arithmetic: the last evaluation, counted from 0, or None where it goes on."""
+    """The rule told anew: the last evaluation, counted from 0, or None where it goes on; `peak` is tested elsewhere."""
     for now in range(1, len(curve)):
         seen = curve[: now + 1]
         best = max(seen)
         if best < chance + Fraction(1, 10):
             continue
-        near = next(i for i, a in enumerate(seen) if a >= best - tolerance)
         half = (window - 1) // 2
         means = []
         for i in range(now + 1):
             h = min(half, i, now - i)
             means.append(sum(seen[i - h : i + h + 1]) / (2 * h + 1))
         top = means.index(max(means))
-        over = 2 * near <= now or seen[-1] < best - tolerance
+        over = not peak(range(now + 1), list(map(float, seen)), now, float(chance), float(tolerance)).censored
         if over and 2 * top <= now and now - top >= 2 * window:
             return now
     return None

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from l2dyn.errors import UserError
-from l2dyn.files import set_aside, sha256, write_atomically
-from l2dyn.runs.checkpoint_header import SUFFIX, Header, cannot_be_read, header_line, header_of, read_header
+from l2dyn.files import cannot_be_read, set_aside, sha256, write_atomically
+from l2dyn.runs.checkpoint_header import SUFFIX, Header, header_line, header_of, read_header
 from l2dyn.specs.run import NUMERICS_VERSION
 
 log = logging.getLogger(__name__)
