@@ -44,7 +44,7 @@ class Evidence:
 
     def planned(self, name: str) -> pd.DataFrame:
         """Every row of an experiment's summary, whatever became of the run; empty where there is no summary."""
-        return self.summaries.get(name, pd.DataFrame(columns=COLUMNS))
+        return self.summaries[name] if name in self.summaries else pd.DataFrame(columns=COLUMNS)
 
     def runs(self, name: str) -> pd.DataFrame:
         """The finished rows of an experiment's summary (short ones are not)."""

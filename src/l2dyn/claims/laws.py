@@ -22,10 +22,10 @@ def law_in_l2(evidence: Evidence, name: str, criterion: dict) -> Part:
     """
     if not len(evidence.runs(name)):
         return Part(evidence.net(name), NOT_RUN)
-    part = _exponent(evidence.net(name), evidence.fitted(name, criterion), criterion, LAW)
-    every = evidence.trained(name, criterion)
+    rows, every = evidence.fitted(name, criterion), evidence.trained(name, criterion)
+    part = _exponent(evidence.net(name), rows, criterion, LAW)
     every = every[every["t_star"] > 0]
-    law = _fit(every["l2"], rows=every, lines=every["lr"])
+    law = _fit(every["l2"], rows=every, lines=every["lr"]) if len(every) > len(rows) else None
     beside = f"{law.slopes[0]:.2f} over the {law.points} runs with a peak, fitted or not" if law else ""
     return evidence.complete(remarked(part, beside), name)
 

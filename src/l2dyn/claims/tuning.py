@@ -106,7 +106,7 @@ def tuned_on_others(evidence: Evidence, grid: str, epochs: float, column: str) -
         why = f"{grid} has {len(table)} seeds and {table.shape[1]} λ of {epochs:g} epochs"
         return rows.iloc[:0].set_index("seed"), f"{why}; tuning on other seeds needs two of each"
     chosen = best_on_others(table)
-    found = rows[[chosen[row.seed] == row.l2 for row in rows.itertuples()]].set_index("seed").sort_index()
+    found = rows[rows["seed"].map(chosen) == rows["l2"]].set_index("seed").sort_index()
     why = "λ = " + ", ".join(f"{l2:g}" for l2 in sorted(set(chosen.values()))) + " tuned on the other seeds"
     edges = {table.columns[0], table.columns[-1]} & set(chosen.values())
     return found, f"{why}, at the edge of the grid" if edges else why

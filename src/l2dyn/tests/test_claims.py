@@ -1,7 +1,7 @@
 """The verdicts on the claims as a specification, on invented runs, and the tables of them.
 
-C14, C15, C20 and the estimates behind all verdicts: test_claims_theory.py. What is lacking or diverged, and draws without
-any effect: test_claims_runs.py.
+C14, C15, C20 and the estimates behind all verdicts: test_claims_theory.py. What lacks or has diverged, and draws
+without any effect: test_claims_runs.py.
 """
 
 import csv

@@ -118,32 +118,28 @@ def test_several_learning_rates_or_horizons_are_not_averaged():
 
 
 def peaks_anywhere(seed):
-    """Runs whose peaks have nothing to do with λ: at any time up to their horizon 2/(ηλ), where they are cut."""
+    """Runs whose peaks have nothing to do with λ: at any time, and cut at 2/(ηλ)."""
     draw, t = np.random.default_rng(seed), np.geomspace(0.01, 1, 40)
-
-    def found(row):
-        top = np.exp(draw.uniform(np.log(30), np.log(3e4))) / (2 / row.lr / row.l2)
-        accuracy = 0.9 - 0.02 * np.abs(np.log(t / top))
-        return peak(t * 2 / row.lr / row.l2, accuracy, 2 / row.lr / row.l2)
-
-    rows = runs(made.L2, lr=made.RATES, seeds=1)
-    peaks = [found(row) for row in rows.itertuples()]
-    rows["t_star"], rows["censored"] = [one.t_star for one in peaks], [one.censored for one in peaks]
-    return of({"fig2ab": rows})
+    rows, peaks = runs(made.L2, lr=made.RATES[:2], seeds=1), []
+    for horizon in 2 / rows["lr"] / rows["l2"]:
+        top = np.exp(draw.uniform(np.log(30), np.log(3e4)))
+        peaks.append(peak(t * horizon, 0.9 - 0.02 * np.abs(np.log(t * horizon / top)), horizon))
+    times = {"t_star": [one.t_star for one in peaks], "censored": [one.censored for one in peaks]}
+    return of({"fig2ab": rows.assign(**times)})
 
 
 def test_c1_without_any_law_is_hardly_ever_reproduced():
-    verdicts = [parts_of("C1", peaks_anywhere(seed))[0].verdict for seed in range(60)]
-    assert verdicts.count(YES) <= 3
+    verdicts = [parts_of("C1", peaks_anywhere(seed))[0].verdict for seed in range(20)]
+    assert verdicts.count(YES) <= 1
 
 
-def test_c13_without_any_difference_is_decided_by_chance_alone():
-    """All λ and AutoL2 alike, seeds that scatter by half a point: no more than the interval's own errors."""
-    draw, verdicts = np.random.default_rng(0), []
-    grid, auto = runs(made.GRID, 0.95, scatter=0.0), runs((0.8,), 0.95, scatter=0.0)
-    for _ in range(150):
-        made_up = [rows.assign(final_test_accuracy=draw.normal(0.95, 0.005, len(rows))) for rows in (auto, grid)]
-        evidence = of(dict(zip(("figS-autol2-lr", "fig1a-fixed"), made_up, strict=True)))
-        verdicts.append(parts_of("C13", evidence)[0].verdict)
-    assert verdicts.count(YES) <= 15
-    assert 1 <= verdicts.count(NO) <= 15
+def test_c13_without_any_difference_is_hardly_ever_reproduced():
+    """All λ and AutoL2 alike, seeds that scatter by half a point: tuning must not flatter the constant λ."""
+    draw, found = np.random.default_rng(0), []
+    evidence = of({"figS-autol2-lr": runs((0.8,)), "fig1a-fixed": runs(made.GRID)})
+    for _ in range(40):
+        for rows in evidence.summaries.values():
+            rows["final_test_accuracy"] = draw.normal(0.95, 0.005, len(rows))
+        found += parts_of("C13", evidence)
+    assert [part.verdict for part in found].count(YES) <= 4
+    assert abs(np.mean([part.estimate for part in found])) < 0.002
