@@ -379,6 +379,7 @@ def test_the_page_has_a_section_for_every_claim(judged):
         assert claim.claim in section
         assert claim.judged_by in section
         assert all(part.name in section for part in judged[claim.id])
+        assert ("*At this scale*" in section) == ("quick" in claim.cannot)
 
 
 def test_evidence_is_read_from_a_folder(tmp_path):
