@@ -135,11 +135,11 @@ def test_c1_without_any_law_is_hardly_ever_reproduced():
 
 def test_c13_without_any_difference_is_hardly_ever_reproduced():
     """All λ and AutoL2 alike, seeds that scatter by half a point: tuning must not flatter the constant λ."""
-    draw, found = np.random.default_rng(0), []
+    draw, found = np.random.default_rng(1), []
     evidence = of({"figS-autol2-lr": runs((0.8,)), "fig1a-fixed": runs(made.GRID)})
     for _ in range(40):
         for rows in evidence.summaries.values():
             rows["final_test_accuracy"] = draw.normal(0.95, 0.005, len(rows))
         found += parts_of("C13", evidence)
-    assert [part.verdict for part in found].count(YES) <= 4
-    assert abs(np.mean([part.estimate for part in found])) < 0.002
+    assert [part.verdict for part in found].count(YES) <= 3
+    assert abs(np.mean([part.estimate for part in found])) < 0.0015
