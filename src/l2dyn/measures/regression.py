@@ -36,7 +36,7 @@ def regress(design, values, censored=None, confidence: float = 0.90, wanted=None
     if free < 1 or not (_has_full_rank(design) and _has_full_rank(design[~censored])):
         return None
     coefficients, sigma, best = _maximize(design, values, censored)
-    if censored.any() and sigma < 1e-9:
+    if censored.any() and sigma < 1e-6:
         return None
     low, high = np.full(count, math.nan), np.full(count, math.nan)
     for j in range(count) if wanted is None else wanted:
