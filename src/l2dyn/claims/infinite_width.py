@@ -1,12 +1,13 @@
 """What the theory of section 4 says, and what wide nets do: claims C14, C15 and C20."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from l2dyn.claims.evidence import Evidence
-from l2dyn.claims.verdicts import INCONCLUSIVE, NOT_RUN, Part, ids_of, t_interval, within
-from l2dyn.theory import law_window
+from l2dyn.claims.verdicts import INCONCLUSIVE, NOT_RUN, REPORTED, Part, ids_of, t_interval, unless, within
 
 SQUARES = 0.5  # the loss of f = 0: half the mean square of labels of ±1
 
@@ -16,31 +17,57 @@ def c14(evidence: Evidence, criterion: dict) -> list[Part]:
 
     Closed forms: no noise, so that estimates are their own intervals.
     """
-    return [_slope_of_minimum(evidence, criterion), *_late_derivatives(evidence, criterion)]
+    return [*_slope_of_minimum(evidence, criterion), *_late_derivatives(evidence, criterion)]
 
 
-def _slope_of_minimum(evidence: Evidence, criterion: dict) -> Part:
-    name, what = "time of the smallest loss, k = 2", "exponent in λ, the kernel of the training set"
-    table = evidence.curves.get("spectrum")
+def _slope_of_minimum(evidence: Evidence, criterion: dict) -> list[Part]:
+    """Of the kernel, judged; of power laws, reported beside it."""
+    name, table = "time of the smallest loss, k = 2", evidence.curves.get("spectrum")
     if table is None:
-        return Part(name, NOT_RUN)
-    rows = table[table["spectrum"] == "kernel"].dropna(subset=["t"])
-    above = rows[rows["l2"] >= 10 * rows["smallest"]]
-    window = law_window(above["l2"], above["slope"]) if len(above) > 2 else None
+        return [Part(name, NOT_RUN)]
+    if "loss_share" not in table:
+        why = "spectrum.csv is of an earlier version, without the smallest losses; rule theory makes it anew"
+        return [Part(name, INCONCLUSIVE, why=why)]
+    parts = []
+    for spectrum, rows in table.groupby("spectrum", sort=False):
+        if spectrum == "kernel":
+            parts.insert(0, _slope(name, rows, criterion, "exponent in λ, the kernel of the training set"))
+        elif spectrum.startswith("power"):
+            part = _slope(f"spectrum γ^p, p = {spectrum.split()[-1]}", rows, criterion, "exponent in λ")
+            parts.append(replace(part, verdict=REPORTED))
+    return parts
+
+
+def _slope(name: str, rows: pd.DataFrame, criterion: dict, what: str) -> Part:
+    """The exponent over a range of λ that does not depend on it.
+
+    From a multiple of the smallest eigenvalue up to where the smallest loss is a share of the loss of f = 0: above, the
+    net hardly learns, and t ∝ 1/λ is trivial.
+    """
+    l2, share = rows["l2"].to_numpy(), rows["loss_share"].to_numpy()
+    low, most = criterion["min_over_smallest"] * rows["smallest"].iloc[0], criterion["max_loss_share"]
+    learns = np.flatnonzero(share <= most)
+    if not len(learns):
+        return Part(name, INCONCLUSIVE, what, why=f"at no λ is the smallest loss below {most:g} of that of f = 0")
+    last = learns[-1]
+    high = l2[last]
+    if last + 1 < len(l2) and share[last + 1] > most:  # between two λ of the table
+        high = np.exp(np.interp(most, share[last : last + 2], np.log(l2[last : last + 2])))
+    low = max(low, l2[0])
+    decades = math.log10(high / low)
     region = f"inside [{criterion['slope_low']:g}, {criterion['slope_high']:g}]"
     wanted = f"{region} over at least {criterion['min_decades']:g} decades"
-    decades = math.log10(above["l2"].max() / above["l2"].min()) if len(above) > 2 else 0.0
-    if window is None and decades >= criterion["min_decades"]:  # of another power over the whole range
-        window = above["l2"].min(), above["l2"].max()
-    if window is None:
-        return Part(name, INCONCLUSIVE, what, wanted=wanted, why="no range of λ over which the slope is near −1")
-    inside = above[(above["l2"] >= window[0]) & (above["l2"] <= window[1])]
+    inside = rows[(l2 >= low) & (l2 <= high)].dropna(subset=["t"])
+    if decades < criterion["min_decades"] or len(inside) < 3:
+        why = f"λ from {low:.2g} ({criterion['min_over_smallest']:g} times the smallest eigenvalue) to {high:.2g} (loss"
+        why += (
+            f" of {most:g} of that of f = 0): {max(decades, 0):.1f} decades; {criterion['min_decades']:g} are asked for"
+        )
+        return Part(name, INCONCLUSIVE, what, wanted=wanted, why=why)
     slope = float(np.polyfit(np.log(inside["l2"]), np.log(inside["t"]), 1)[0])
-    decades = math.log10(window[1] / window[0])
-    why = f"λ from {window[0]:.2g} to {window[1]:.2g}, {decades:.1f} decades"
+    local = inside["slope"]
+    why = f"λ from {low:.2g} to {high:.2g}, {decades:.1f} decades; local slopes {local.min():.2f} to {local.max():.2f}"
     verdict = within(slope, slope, criterion["slope_low"], criterion["slope_high"])
-    if decades < criterion["min_decades"]:
-        verdict = INCONCLUSIVE
     return Part(name, verdict, what, slope, slope, slope, wanted, why)
 
 
@@ -72,73 +99,97 @@ def _late_derivatives(evidence: Evidence, criterion: dict) -> list[Part]:
 
 def c15(evidence: Evidence, criterion: dict) -> list[Part]:
     """A wide net follows the k = 2 curve until after the smallest loss; a net of finite width stays away from f = 0."""
-    return [_deviation(evidence, criterion), _plateau(evidence, criterion)]
+    late = next((name for name in ("fig5c-narrow", "fig5c") if len(evidence.runs(name))), "fig5c-narrow")
+    name, label = f"follows the theory, {evidence.net('fig5c')}", f"stays away from f = 0, {evidence.net(late)}"
+    parts = [_deviation(evidence, name, criterion)]
+    parts += _plateau(evidence, late, (label, f"{label}, no longer falling"), criterion)
+    return [evidence.complete(parts[0], "fig5c"), *(evidence.complete(part, late) for part in parts[1:])]
 
 
-def _deviation(evidence: Evidence, criterion: dict) -> Part:
-    """Largest relative distance of the seeds' mean loss from the theory's mean, up to the smallest loss."""
-    rows, table = evidence.runs("fig5c"), evidence.curves.get("kernel")
-    name, what = f"follows the theory, {evidence.net('fig5c')}", "largest relative deviation of the loss"
-    if not len(rows) or table is None:
-        return Part(name, NOT_RUN)
-    theory = table[table["k"] == 2.0]
-    end = float(theory["t"].iloc[int(theory["loss"].argmin())])
-    curves, times = [], None
+def _beside_theory(evidence: Evidence, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(t [T], losses [runs, T], theory's [runs, T]) of runs of one experiment, at its evaluations.
+
+    The theory is that of k = 2 from the function at which the very run starts; runs without one, or without a curve,
+    are left out.
+    """
+    theory = evidence.curves["kernel"]
+    theory = theory[theory["k"] == 2.0]
+    t, losses, expected = np.zeros(0), [], []
     for row in rows.itertuples():
-        if row.run_id in evidence.records:
-            columns = evidence.records[row.run_id].prefix(row.horizon_steps)
-            t = row.lr_torch * columns["step"]
-            kept = (t >= max(theory["t"].iloc[0], 1.0)) & (t <= end * 1.1)  # until after it
-            times = t[kept]
-            curves.append(columns["train_loss"][kept])
-    if not curves or times[-1] < end:
-        return Part(name, INCONCLUSIVE, what, why="no run reaches the time of the smallest loss")
-    expected = np.exp(np.interp(np.log(times), np.log(theory["t"]), np.log(theory["loss"])))
-    deviations = np.array(curves) / expected - 1
-    mean = deviations.mean(axis=0)
-    at = int(np.abs(mean).argmax())
-    low, high = t_interval(deviations[:, at])[1:]
-    limit = criterion["max_relative_loss_deviation"]
-    estimate = abs(float(mean[at]))
-    half = (high - low) / 2
-    verdict = within(estimate - half, estimate + half, at_most=limit)
-    why = f"at t = {times[at]:.3g}; the smallest loss at {end:.3g}; theory averaged over initial functions"
-    return Part(
-        name,
-        verdict,
-        what,
-        estimate,
-        estimate - half,
-        estimate + half,
-        f"below {limit:g}",
-        why,
-        len(curves),
-        ids_of(rows),
-    )
+        column = f"loss_{row.run_id}"
+        if row.run_id in evidence.records and column in theory:
+            curve = evidence.records[row.run_id].prefix(row.horizon_steps)
+            times = row.lr_torch * curve["step"]
+            kept = (times >= theory["t"].iloc[0]) & (times <= theory["t"].iloc[-1] * (1 + 1e-9))
+            t = times[kept]
+            losses.append(curve["train_loss"][kept])
+            expected.append(np.exp(np.interp(np.log(t), np.log(theory["t"]), np.log(theory[column]))))
+    return t, np.array(losses), np.array(expected)
 
 
-def _plateau(evidence: Evidence, criterion: dict) -> Part:
-    """How far below the loss of f = 0 the last loss lies, in standard deviations over seeds."""
-    name = "stays away from f = 0"
-    rows = next((r for r in (evidence.runs(n) for n in ("fig5c-narrow", "fig5c")) if len(r)), None)
-    if rows is None:
+def _without_theory(evidence: Evidence, rows: pd.DataFrame) -> str:
+    """What lacks for these runs, in words."""
+    lacking = sum(f"loss_{run_id}" not in evidence.curves["kernel"] for run_id in rows["run_id"])
+    return f"kernel.csv has no theory from the initial function of {lacking} of {len(rows)} runs" if lacking else ""
+
+
+def _deviation(evidence: Evidence, name: str, criterion: dict) -> Part:
+    """Largest distance of the seeds' losses from their theories, in the mean, up to after the smallest loss."""
+    rows, what = evidence.runs("fig5c"), "largest relative deviation of the loss"
+    if not len(rows) or "kernel" not in evidence.curves:
         return Part(name, NOT_RUN)
-    below = np.array(
-        [SQUARES - evidence.records[i].columns["train_loss"][-1] for i in rows["run_id"] if i in evidence.records]
-    )
-    what, least = "loss of f = 0 less the last loss, in seed standard deviations", criterion["min_plateau_seed_sds"]
-    if len(below) < 2:
-        return Part(name, INCONCLUSIVE, what, wanted=f"above {least:g}", why="two seeds are needed")
-    mean, low, high = t_interval(below)
-    spread = max(float(below.std(ddof=1)), 1e-12)
-    numbers = (mean / spread, low / spread, high / spread)
+    t, losses, expected = _beside_theory(evidence, rows)
+    limit, beyond = criterion["max_relative_loss_deviation"], criterion["until_over_minimum"]
+    wanted = f"below {limit:g}"
+    if not len(losses):
+        part = Part(name, INCONCLUSIVE, what, wanted=wanted, why="no run has both a curve and a theory")
+        return evidence.curves_of(unless(part, _without_theory(evidence, rows)), rows)
+    mean = expected.mean(axis=0)
+    end = float(t[mean.argmin()]) if len(t) else math.inf
+    until = (t >= 1.0) & (t <= end * beyond)  # before t = 1 nothing has moved
+    if not until.any() or mean.argmin() == len(t) - 1:
+        return Part(name, INCONCLUSIVE, what, wanted=wanted, why="no run reaches the time of the smallest loss")
+    deviations = (losses / expected - 1)[:, until]
+    at = int(np.abs(deviations.mean(axis=0)).argmax())
+    signed, low, high = t_interval(deviations[:, at])
+    estimate, half = abs(signed), (high - low) / 2
+    verdict = within(estimate - half, estimate + half, at_most=limit)
+    why = f"at t = {t[until][at]:.3g}; the smallest loss at {end:.3g}"
+    numbers = (estimate, estimate - half, estimate + half)
+    part = Part(name, verdict, what, *numbers, wanted, why, len(losses), ids_of(rows))
+    return evidence.curves_of(unless(part, _without_theory(evidence, rows)), rows)
+
+
+def _plateau(evidence: Evidence, late: str, names: tuple[str, str], criterion: dict) -> list[Part]:
+    """Theory's loss less the net's at the end, and whether that difference still falls over the last e-fold of t."""
+    rows = evidence.runs(late)
+    if not len(rows) or "kernel" not in evidence.curves:
+        return [Part(name, NOT_RUN) for name in names]
+    t, losses, expected = _beside_theory(evidence, rows)
+    if len(losses) < 2:
+        part = Part("", INCONCLUSIVE, why=f"{len(losses)} runs have both a curve and a theory; two are needed")
+        part = evidence.curves_of(unless(part, _without_theory(evidence, rows)), rows)
+        return [replace(part, name=name) for name in names]
+    differences = expected - losses
+    left, most = float(SQUARES - expected[:, -1].mean()), criterion["max_theory_share"]
     first = rows.iloc[0]
-    until = first["l2"] * first["lr"] * first["horizon_epochs"]
-    why = f"mean {mean:.3g} ± {spread:.2g}; {evidence.net(first['experiment'])}, until λt = {until:.2g}"
-    verdict = within(mean - least * spread, math.inf, at_least=0.0)
-    if verdict == INCONCLUSIVE and high < least * spread:
-        verdict = within(-1.0, -1.0, at_least=0.0)
-    return Part(name, verdict, what, *numbers, f"above {least:g}", why, len(below), ids_of(rows))
+    why = f"at λt = {first['l2_torch'] * t[-1]:.3g}, where theory is {left:.2g} below the loss of f = 0"
+    early = f"more than {most:g} of that loss" if left > most * SQUARES else ""
+    basis = {"seeds": len(losses), "run_ids": ids_of(rows)}
+    last = t_interval(differences[:, -1])
+    away = within(*last[1:], at_least=0.0, strict=True)
+    what = "loss of theory less that of the net"
+    parts = [Part(names[0], away, what, *last, wanted="above 0", why=why, **basis)]
+    during = differences[:, t >= t[-1] / math.e * (1 - 1e-9)]
+    before = int(during[:, :-1].mean(axis=0).argmax())
+    change = t_interval(during[:, -1] - during[:, before])
+    least = -criterion["max_late_fall"] * abs(last[0])
+    falls = within(*change[1:], at_least=least)
+    what = "its change from where it was largest before, over the last e-fold of t"
+    wanted = f"at least −{criterion['max_late_fall']:g} of it"
+    parts.append(Part(names[1], falls, what, *change, wanted, f"{-least:.2g} is allowed", **basis))
+    lacking = _without_theory(evidence, rows)
+    return [evidence.curves_of(unless(unless(part, early), lacking), rows) for part in parts]
 
 
 def c20(evidence: Evidence, criterion: dict) -> list[Part]:
@@ -146,40 +197,34 @@ def c20(evidence: Evidence, criterion: dict) -> list[Part]:
     names = [n for n in evidence.config.experiments if n in ("fig5c-narrow", "figS-kernel-medium", "figS-kernel-wide")]
     ratios: dict[int, list[float]] = {}
     ids: dict[int, tuple[str, ...]] = {}
+    experiments: dict[int, str] = {}
     for name in names:
         width = evidence.experiment(name).net.width
         for row in evidence.runs(name).itertuples():
+            experiments[width] = name
             if row.run_id not in evidence.records:
                 continue
             columns = evidence.records[row.run_id].prefix(row.horizon_steps)
             if "kernel_norm" not in columns:
                 continue
             t = row.lr_torch * columns["step"]
-            inside = t * row.l2_torch <= 0.5
+            inside = t * row.l2_torch <= criterion["max_l2_time"]
             if inside.sum() > 2:
                 slope = np.polyfit(t[inside], np.log(columns["kernel_norm"][inside]), 1)[0]
                 ratios.setdefault(width, []).append(float(slope / (-2 * row.l2_torch)))
                 ids[width] = (*ids.get(width, ()), row.run_id)
     name, what = "the kernel's decay", "slope of log ‖Θ‖ over −2(k−1)λ, k = 2"
-    if not ratios:
+    if not experiments:
         return [Part(name, NOT_RUN)]
-    widest = max(ratios)
-    mean, low, high = t_interval(ratios[widest])
+    widest = max(experiments)
+    name, rows = f"{name}, width {widest}", evidence.runs(experiments[widest])
     region = criterion["rate_ratio_low"], criterion["rate_ratio_high"]
-    others = "; ".join(f"width {w}: {np.mean(v):.3f}" for w, v in sorted(ratios.items()))
     wanted = f"inside [{region[0]:g}, {region[1]:g}]"
-    seeds = len(ratios[widest])
-    return [
-        Part(
-            f"{name}, width {widest}",
-            within(low, high, *region),
-            what,
-            mean,
-            low,
-            high,
-            wanted,
-            others,
-            seeds,
-            ids[widest],
-        )
-    ]
+    if widest not in ratios:
+        part = Part(name, INCONCLUSIVE, what, wanted=wanted, why="no run has three measurements of the kernel in time")
+    else:
+        mean, low, high = t_interval(ratios[widest])
+        others = "; ".join(f"width {w}: {np.mean(v):.3f}" for w, v in sorted(ratios.items()))
+        numbers = within(low, high, *region), what, mean, low, high, wanted, others
+        part = Part(name, *numbers, len(ratios[widest]), ids[widest])
+    return [evidence.complete(evidence.curves_of(part, rows), experiments[widest])]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from l2dyn.claims import infinite_width, laws, patterns, predictions
+from l2dyn.claims import infinite_width, laws, patterns, predictions, tuning
 from l2dyn.claims.evidence import Evidence
 from l2dyn.claims.verdicts import Part
 
@@ -17,9 +17,9 @@ JUDGES: dict[str, Callable[[Evidence, dict], list[Part]]] = {
     "C8": predictions.c8,
     "C9": predictions.c9,
     "C10": patterns.c10,
-    "C11": predictions.c11,
-    "C12": predictions.c12,
-    "C13": predictions.c13,
+    "C11": tuning.c11,
+    "C12": tuning.c12,
+    "C13": tuning.c13,
     "C14": infinite_width.c14,
     "C15": infinite_width.c15,
     "C16": patterns.c16,

@@ -1,12 +1,15 @@
 """How accuracy depends on λ: claims C3 to C6, C10, C16, and the patterns' part of C17 and C18."""
 
+import math
+
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from l2dyn.claims.evidence import Evidence, by_seed
+from l2dyn.claims.evidence import Evidence, best_on_others, by_seed
 from l2dyn.claims.laws import law_in_l2
 from l2dyn.claims.verdicts import (
+    CONFIDENCE,
     INCONCLUSIVE,
     NOT_REPRODUCED,
     NOT_RUN,
@@ -22,6 +25,7 @@ from l2dyn.measures.regression import mean_interval
 
 BEST = "max_test_accuracy"
 NETS = (("fig2ab", "fig2c"), ("fig2de", "fig2f"))
+SETUPS = ("fig2ab", "fig2de", "fig3-plain", "fig3-norm", "figS-momentum")
 
 
 def c3(evidence: Evidence, criterion: dict) -> list[Part]:
@@ -66,11 +70,15 @@ def plateau(evidence: Evidence, name: str, criterion: dict, column: str = BEST) 
     At the learning rate with the most λ that train to their horizon. With one seed the error of a difference is that
     of two test sets.
     """
-    rows, label = evidence.trained(name), evidence.net(name)
-    names = f"{label}, level at small λ", f"{label}, falling above"
+    names = f"{evidence.net(name)}, level at small λ", f"{evidence.net(name)}, falling above"
     if not len(evidence.runs(name)):
         return [Part(one, NOT_RUN) for one in names]
-    rows = rows[~rows["capped"]].dropna(subset=[column])
+    return [evidence.complete(part, name) for part in _plateau(evidence, name, names, criterion, column)]
+
+
+def _plateau(evidence: Evidence, name: str, names: tuple[str, str], criterion: dict, column: str) -> list[Part]:
+    rows = evidence.trained(name, criterion)
+    rows = rows[~rows["capped"].astype(bool)].dropna(subset=[column])
     count = rows.groupby("lr")["l2"].nunique()
     smallest = int(criterion["smallest_l2_count"])
     if not len(count) or count.max() < smallest + 1:
@@ -83,7 +91,8 @@ def plateau(evidence: Evidence, name: str, criterion: dict, column: str = BEST) 
         why = f"all {len(table)} seeds have {table.shape[1]} λ; {smallest + 1} are needed"
         return [Part(one, INCONCLUSIVE, why=why, **basis) for one in names]
     means = table.mean()
-    groups = dict(zip(table.columns, mean_interval([table[l2] for l2 in table.columns]), strict=True))
+    intervals = mean_interval([table[l2] for l2 in table.columns], CONFIDENCE, evidence.image(name))
+    groups = dict(zip(table.columns, intervals, strict=True))
     deficits = {l2: means.max() - means[l2] for l2 in table.columns[:smallest]}
     worst = max(deficits, key=deficits.get)
     if len(table) > 1:
@@ -109,7 +118,7 @@ def _falling(name: str, table: pd.DataFrame, criterion: dict, basis: dict) -> Pa
     if table.shape[1] < 2 or len(x) < 3:
         return Part(name, INCONCLUSIVE, what, wanted=wanted, **basis, why="fewer than three values above the plateau")
     fit = stats.linregress(x, y)
-    half = float(stats.t.ppf(0.95, len(x) - 2)) * fit.stderr
+    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(x) - 2)) * fit.stderr
     verdict = within(fit.slope - half, fit.slope + half, at_most=criterion["max_trend_slope"], strict=True)
     return Part(name, verdict, what, float(fit.slope), fit.slope - half, fit.slope + half, wanted, **basis)
 
@@ -122,20 +131,23 @@ def interior_best(evidence: Evidence, name: str, criterion: dict, column: str = 
     label = f"{evidence.net(name)}, one interior λ is best"
     if not len(evidence.runs(name)):
         return Part(label, NOT_RUN)
-    rows = evidence.trained(name).dropna(subset=[column])
+    return evidence.complete(_interior_best(evidence, name, label, criterion, column), name)
+
+
+def _interior_best(evidence: Evidence, name: str, label: str, criterion: dict, column: str) -> Part:
+    rows = evidence.trained(name, criterion).dropna(subset=[column])
     table = by_seed(rows, column)
     what, wanted = "gain over the nearer end (fraction)", f"both gains above {criterion['min_gain']:g}"
     basis = {"seeds": len(table), "run_ids": ids_of(rows)}
     if table.shape[1] < 3 or len(table) < 2:
         why = f"{table.shape[1]} λ train, {len(table)} seeds; three λ and two seeds are needed"
         return Part(label, INCONCLUSIVE, what, wanted=wanted, why=why, **basis)
-    inner = table.iloc[:, 1:-1]
-    best = {seed: inner.drop(index=seed).mean().idxmax() for seed in table.index}
+    best = best_on_others(table.iloc[:, 1:-1])
     gains = [
         [table.loc[seed, best[seed]] - table.loc[seed, end] for seed in table.index]
         for end in (table.columns[0], table.columns[-1])
     ]
-    intervals = [t_interval(values) for values in gains]
+    intervals = [t_interval(values, evidence.image(name)) for values in gains]
     verdict = all_of(within(low, high, at_least=criterion["min_gain"], strict=True) for _, low, high in intervals)
     lesser = min(intervals)
     chosen = ", ".join(f"{l2:g}" for l2 in sorted(set(best.values())))
@@ -144,52 +156,53 @@ def interior_best(evidence: Evidence, name: str, criterion: dict, column: str = 
 
 
 def c5(evidence: Evidence, criterion: dict) -> list[Part]:
-    """A small λ > 0 often beats λ = 0: λ chosen on other seeds than those that judge it."""
-    setups = ("fig2ab", "fig2c"), ("fig2de", "fig2f"), ("fig3-plain", "fig3-plain-budget")
-    setups += ("fig3-norm", "fig3-norm-budget"), ("figS-momentum", "figS-momentum-budget")
-    parts = [_gain_over_nothing(evidence, names, criterion) for names in setups]
-    judged = [part for part in parts if part.verdict != NOT_RUN]
-    if not judged:
-        return [Part("more than half of the setups", NOT_RUN)]
+    """A small λ > 0 often beats a λ = 0 that trained longer: λ chosen on other seeds than those that judge it."""
+    name = "more than half of the setups"
+    ran = [setup for setup in SETUPS if len(evidence.runs(setup))]
+    if not ran:
+        return [Part(name, NOT_RUN)]
+    parts = [evidence.complete(_gain_over_nothing(evidence, setup, criterion), setup) for setup in ran]
+    judged = [part for part in parts if part.estimate == part.estimate]
     yes, no = (sum(part.verdict == v for part in judged) for v in (REPRODUCED, NOT_REPRODUCED))
-    needed = criterion["min_setup_fraction"] * len(judged)
+    needed, least = criterion["min_setup_fraction"] * len(judged), int(criterion["min_setups"])
     verdict = REPRODUCED if yes > needed else NOT_REPRODUCED if no >= len(judged) - needed else INCONCLUSIVE
-    details = "; ".join(f"{part.name}: {part.estimate:+.3f} [{part.low:+.3f}, {part.high:+.3f}]" for part in judged)
-    basis = {"seeds": max(part.seeds for part in judged), "run_ids": tuple(i for part in judged for i in part.run_ids)}
-    return [
-        Part(
-            "more than half of the setups",
-            verdict,
-            "setups with a gain",
-            yes,
-            yes,
-            len(judged) - no,
-            f"more than {needed:g} of {len(judged)}",
-            details,
-            **basis,
-        )
-    ]
+    said = [f"{part.name}: {part.estimate:+.3f} [{part.low:+.3f}, {part.high:+.3f}]" for part in judged]
+    said = [f"{text}, {part.why}" if part.why else text for text, part in zip(said, judged, strict=True)]
+    said += [f"{part.name}: not judged, {part.why}" for part in parts if part.estimate != part.estimate]
+    if len(judged) < least:
+        verdict, said = INCONCLUSIVE, [f"{len(judged)} setups can be judged, {least} are needed", *said]
+    basis = {"seeds": max((p.seeds for p in judged), default=0), "run_ids": sum((p.run_ids for p in judged), ())}
+    wanted = f"more than {needed:g} of {len(judged)}"
+    numbers = (yes, yes, len(judged) - no) if judged else (math.nan,) * 3
+    return [Part(name, verdict, "setups with a gain", *numbers, wanted, "; ".join(said), **basis)]
 
 
-def _gain_over_nothing(evidence: Evidence, names: tuple[str, ...], criterion: dict) -> Part:
-    """On the first of these experiments that has two seeds and λ = 0."""
-    for name in names:
-        rows, zero = evidence.trained(name), evidence.runs(name)
-        zero = zero[zero["l2"] == 0] if len(zero) else zero
-        if len(rows) and len(zero):
-            rows = rows[rows["lr"].isin(set(zero["lr"]))]
-            best = zero.groupby("lr")[BEST].mean().idxmax()
-            table, without = by_seed(rows[rows["lr"] == best]), zero[zero["lr"] == best].groupby("seed")[BEST].mean()
-            shared = table.index.intersection(without.index)
-            if len(shared) >= 2 and table.shape[1]:
-                table = table.loc[shared]
-                chosen = {seed: table.drop(index=seed).mean().idxmax() for seed in shared}
-                gains = [table.loc[seed, chosen[seed]] - without[seed] for seed in shared]
-                mean, low, high = t_interval(gains)
-                verdict = within(low, high, at_least=criterion["min_gain"], strict=True)
-                return Part(evidence.net(name), verdict, "", mean, low, high, seeds=len(shared), run_ids=ids_of(rows))
-    ran = any(len(evidence.runs(name)) for name in names)
-    return Part(evidence.net(names[0]), INCONCLUSIVE if ran else NOT_RUN)
+def _gain_over_nothing(evidence: Evidence, name: str, criterion: dict) -> Part:
+    """The gain of the best λ over λ = 0 at its best learning rate, of those where λ = 0 is trained longer."""
+    planned, zero = evidence.planned(name), evidence.outcomes(name)
+    longer = [lr for lr, rows in planned.groupby("lr") if _longer_without(rows)]
+    zero = zero[(zero["l2"] == 0) & zero["lr"].isin(longer)]
+    if not len(zero):
+        return Part(evidence.net(name), INCONCLUSIVE, why="λ = 0 is not trained longer than the smallest λ")
+    best = zero.groupby("lr")[BEST].mean().idxmax()
+    rows, zero = evidence.trained(name, criterion), zero[zero["lr"] == best]
+    rows = rows[rows["lr"] == best]
+    table, without = by_seed(rows), zero.set_index("seed")[BEST]
+    table = table.loc[table.index.intersection(without.index)]
+    if len(table) < 2 or not table.shape[1]:
+        return Part(evidence.net(name), INCONCLUSIVE, why=f"{len(table)} seeds have both; two are needed")
+    chosen = best_on_others(table)
+    gains = [table.loc[seed, chosen[seed]] - without[seed] for seed in table.index]
+    mean, low, high = t_interval(gains, evidence.image(name))
+    verdict = within(low, high, at_least=criterion["min_gain"], strict=True)
+    ids = ids_of(rows) + ids_of(zero)
+    return Part(evidence.net(name), verdict, "", mean, low, high, seeds=len(table), run_ids=ids)
+
+
+def _longer_without(rows: pd.DataFrame) -> bool:
+    """Whether λ = 0 is trained longer than the smallest λ, in rows of one learning rate."""
+    horizons = rows.dropna(subset=["l2"]).groupby("l2")["horizon_steps"].max()  # in the order of λ
+    return len(horizons) > 1 and horizons.index[0] == 0 and horizons.iloc[0] > horizons.iloc[1]
 
 
 def c6(evidence: Evidence, criterion: dict) -> list[Part]:
@@ -201,8 +214,13 @@ def _range_over_rates(evidence: Evidence, name: str, criterion: dict) -> Part:
     label, limit = evidence.net(name), criterion["max_range"]
     if not len(evidence.runs(name)):
         return Part(label, NOT_RUN)
-    rows = evidence.fitted(name)
-    rows = rows[~rows["capped"]] if len(rows) else rows
+    part = _widest_range(evidence, name, label, limit, criterion)
+    return evidence.complete(part, name)
+
+
+def _widest_range(evidence: Evidence, name: str, label: str, limit: float, criterion: dict) -> Part:
+    rows = evidence.fitted(name, criterion)
+    rows = rows[~rows["capped"].astype(bool)]
     table = rows.pivot_table(index="lr", columns="l2", values=BEST, aggfunc="mean") if len(rows) else pd.DataFrame()
     counts = table.notna().sum() if table.size else pd.Series(dtype=int)
     if not len(counts) or counts.max() < 2:
@@ -225,9 +243,14 @@ def _range_over_rates(evidence: Evidence, name: str, criterion: dict) -> Part:
 def c16(evidence: Evidence, criterion: dict) -> list[Part]:
     """The best accuracy does not depend on the scale of the initialization: equivalence at each λ, past the peak."""
     names = [name for name in evidence.config.experiments if name.startswith("figS-init")]
-    trained = {name: evidence.trained(name) for name in names}
+    made = [name for name in names if len(evidence.planned(name))]
+    return [evidence.complete(part, *made) for part in _equivalence(evidence, names, criterion)]
+
+
+def _equivalence(evidence: Evidence, names: list[str], criterion: dict) -> list[Part]:
+    trained = {name: evidence.trained(name, criterion) for name in names}
     tables = {
-        evidence.experiment(name).net.weight_std: by_seed(rows[~rows["censored"]])
+        evidence.experiment(name).net.weight_std: by_seed(rows[~rows["censored"].astype(bool)])
         for name, rows in trained.items()
         if len(rows)
     }
@@ -248,7 +271,7 @@ def c16(evidence: Evidence, criterion: dict) -> list[Part]:
         return [Part("scale of the initialization", INCONCLUSIVE, what, wanted=wanted, why=why, **basis)]
     parts = []
     for l2 in shared:
-        means = mean_interval([tables[scale][l2] for scale in scales])
+        means = mean_interval([tables[scale][l2] for scale in scales], CONFIDENCE, evidence.image(names[0]))
         top, bottom = max(means), min(means)
         half = np.hypot(top[2] - top[0], bottom[2] - bottom[0])
         gap = top[0] - bottom[0]

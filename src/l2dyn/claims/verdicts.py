@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -33,11 +33,6 @@ class Part:
     seeds: int = 0
     run_ids: tuple[str, ...] = field(default=())
 
-    @property
-    def decided(self) -> bool:
-        """Whether the data say yes or no."""
-        return self.verdict in (REPRODUCED, NOT_REPRODUCED)
-
 
 def within(
     low: float, high: float, at_least: float = -math.inf, at_most: float = math.inf, strict: bool = False
@@ -66,13 +61,32 @@ def all_of(verdicts: Iterable[str]) -> str:
     return next((v for v in (NOT_REPRODUCED, INCONCLUSIVE, REPRODUCED) if v in said), NOT_RUN)
 
 
-def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float, float]:
-    """(mean, low, high) of independent values; the interval is (nan, nan) with fewer than two."""
-    return mean_interval([values], confidence)[0]
+def t_interval(values: Sequence[float], resolution: float = 0.0) -> tuple[float, float, float]:
+    """(mean, low, high) of independent values; the interval is (nan, nan) with fewer than two.
+
+    resolution: the step in which a value is measured, one test image: values that happen to be equal are not certain,
+    so that the standard deviation counts as no smaller.
+
+    >>> [round(end, 4) for end in t_interval([0.003, 0.003], resolution=0.001)]
+    [0.003, -0.0015, 0.0075]
+    """
+    return mean_interval([values], CONFIDENCE, resolution)[0]
+
+
+def unless(part: Part, lacking: str) -> Part:
+    """The part as it is where nothing lacks; else it is inconclusive and says what does, in words."""
+    if not lacking or part.verdict in (NOT_RUN, REPORTED):
+        return part
+    return replace(part, verdict=INCONCLUSIVE, why="; ".join(filter(None, (part.why, lacking))))
+
+
+def remarked(part: Part, remark: str) -> Part:
+    """The part with one more remark, if there is one."""
+    return replace(part, why="; ".join(filter(None, (part.why, remark))))
 
 
 def with_sampling_error(estimate: float, accuracies: Sequence[float], samples: int) -> tuple[float, float]:
-    """(low, high) of a difference of accuracies when there is one seed: both measured on `samples` test images.
+    """(low, high) of a difference of accuracies when there is one seed: all measured on `samples` test images.
 
     Taken as independent, which is conservative: the images are the same.
     """

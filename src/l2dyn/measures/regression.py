@@ -36,7 +36,7 @@ def regress(design, values, censored=None, confidence: float = 0.90, wanted=None
     if free < 1 or not (_has_full_rank(design) and _has_full_rank(design[~censored])):
         return None
     coefficients, sigma, best = _maximize(design, values, censored)
-    if censored.any() and sigma < 1e-9:
+    if censored.any() and sigma < 1e-6:
         return None
     low, high = np.full(count, math.nan), np.full(count, math.nan)
     for j in range(count) if wanted is None else wanted:
@@ -45,11 +45,12 @@ def regress(design, values, censored=None, confidence: float = 0.90, wanted=None
     return Regression(*(tuple(map(float, v)) for v in (coefficients, low, high)), float(spread), free)
 
 
-def mean_interval(groups, confidence: float = 0.90) -> list[tuple[float, float, float]]:
+def mean_interval(groups, confidence: float = 0.90, floor: float = 0.0) -> list[tuple[float, float, float]]:
     """(mean, low, high) of each group of values, with one variance pooled over the groups and t intervals.
 
-    groups: sequences of values, one for each point of a line, its seeds. The interval is (nan, nan) where no group has
-    two values. Raises ValueError for an empty group.
+    groups: sequences of values, one for each point of a line, its seeds. floor: the least standard deviation of a
+    value, such as its resolution. The interval is (nan, nan) where no group has two values. Raises ValueError
+    for an empty group.
 
     >>> [tuple(round(v, 2) for v in one) for one in mean_interval([[1.0, 1.2], [2.0, 2.2]])]
     [(1.1, 0.81, 1.39), (2.1, 1.81, 2.39)]
@@ -61,7 +62,8 @@ def mean_interval(groups, confidence: float = 0.90) -> list[tuple[float, float, 
         raise ValueError("a group without values has no mean")
     free = sum(group.size - 1 for group in groups)
     squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
-    reach = math.nan if free == 0 else math.sqrt(squares / free) * float(stats.t.ppf(0.5 + confidence / 2, free))
+    spread = math.nan if free == 0 else max(math.sqrt(squares / free), floor)
+    reach = spread * float(stats.t.ppf(0.5 + confidence / 2, max(free, 1)))
     means = [float(group.mean()) for group in groups]
     halves = [reach / math.sqrt(group.size) for group in groups]
     return [(mean, mean - half, mean + half) for mean, half in zip(means, halves, strict=True)]

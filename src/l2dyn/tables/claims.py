@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -52,6 +52,7 @@ class ClaimSpec(Spec):
     paper: dict[str, Any]
     numbers: tuple[PaperNumber, ...] = ()
     scales: tuple[str, ...] = ()
+    cannot: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     note: str = ""
 
 
@@ -112,6 +113,11 @@ def claims_page(claims: list[ClaimSpec], judged: dict[str, list[Part]], scale: s
         columns = ("part", "verdict", "estimate of", "value [90 % interval]", "wanted", "remarks", "seeds", "runs")
         sections.append(f"## {claim.id}: {verdict_of(judged[claim.id])}\n\n{claim.claim} ({claim.where})")
         sections.append(f"*Judged by.* {claim.judged_by}" + (f" *Note.* {claim.note}" if claim.note else ""))
+        if scale in claim.cannot:
+            never = " or ".join(claim.cannot[scale])
+            sections.append(
+                f"*At this scale* the runs are too few for the claim to end as {never}, whatever they show."
+            )
         sections.append(table(columns, of_parts))
     return "\n\n".join(sections) + "\n"
 

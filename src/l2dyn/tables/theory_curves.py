@@ -15,10 +15,12 @@ from l2dyn.data.arrays import load
 from l2dyn.data.samples import inputs, parity, samples
 from l2dyn.errors import UserError
 from l2dyn.files import shipped_folder, write_atomically
+from l2dyn.nets.ntk import as_drawn
 from l2dyn.runs.plan import Plan
 from l2dyn.specs.base import imported
 from l2dyn.tables.csv_files import write_csv
 from l2dyn.theory import (
+    evolve,
     linear_net_flow,
     mean_loss,
     mode_evolution,
@@ -68,11 +70,13 @@ def modes_table(config: ModesConfig, plan: Plan, arrays: Arrays) -> dict[str, np
 
 
 def kernel_table(config: KernelConfig, plan: Plan, arrays: Arrays) -> dict[str, np.ndarray]:
-    """Columns k, t, loss, survival_width: the training loss of the infinitely wide net on the experiment's samples.
+    """Columns k, t, loss, survival_width, loss_<run id>: the infinitely wide net's training loss on the samples.
 
     survival_width: of nets with one hidden layer, the width above which f = 0 is stable; else empty. The loss is
     averaged exactly over random initial functions, whose covariance is the NNGP kernel: the finite nets start at random
-    functions too. t = η·steps; the loss is the mean over samples, so eigenvalues are divided by N.
+    functions too. loss_<run id>: from the very function at which that run starts (claim C15), for each run of the scale
+    that trains like the experiment but for its width. t = η·steps; the loss is the mean over samples, so eigenvalues
+    are divided by N.
     """
     experiment = plan.scale.experiments[config.experiment]
     x, y = _training_set(experiment, arrays)
@@ -83,19 +87,44 @@ def kernel_table(config: KernelConfig, plan: Plan, arrays: Arrays) -> dict[str, 
     t = np.geomspace(lr, lr * steps, config.points)
     width = round(survival_width(x, y, l2, net.weight_std), 3) if net.hidden_layers == 1 and l2 > 0 else None
     losses = [mean_loss(t, ntk, y, l2, k, initial_covariance=nngp) for k in config.k]
+    started = {}
+    for run_id, initial in _initial_functions(experiment, plan, x).items():
+        each = [evolve(ntk, y, l2, k, t, initial=initial, reduction="mean") for k in config.k]
+        started[f"loss_{run_id}"] = np.concatenate([0.5 * ((f - y) ** 2).mean(axis=-1) for f in each])
     return {
         "k": np.repeat(config.k, len(t)),
         "t": np.tile(t, len(config.k)),
         "loss": np.concatenate(losses),
         "survival_width": [width] * (len(t) * len(losses)),
+        **started,
     }
 
 
-def spectrum_table(config: SpectrumConfig, plan: Plan, arrays: Arrays) -> dict[str, np.ndarray]:
-    """Columns spectrum, k, l2, t, C, slope, smallest: λ·t_min of power laws, a single mode and the experiment's kernel.
+def _initial_functions(experiment: ExperimentConfig, plan: Plan, x: np.ndarray) -> dict[str, np.ndarray]:
+    """f(0) on the inputs, [n], by run id, of all runs that differ from the experiment's in width and seed alone."""
+    found, drawn = {}, {}
+    for name, other in plan.scale.experiments.items():
+        if other.net.kind != experiment.net.kind:
+            continue
+        as_wide = other.model_copy(update={"net": other.net.model_copy(update={"width": experiment.net.width})})
+        if as_wide.trains_like(experiment) is not None:
+            continue
+        for point in plan.experiments[name]:
+            if point.spec.l2 == experiment.l2[0]:
+                drawn_from = other.net.width, point.spec.init_seed
+                if drawn_from not in drawn:
+                    (start,), _ = as_drawn(other.net, 1, point.spec.init_seed, x)
+                    drawn[drawn_from] = start[:, 0]
+                found[point.run_id] = drawn[drawn_from]
+    return found
 
-    f(0) = 0. t = η·steps for the mean over samples; `smallest`: the smallest eigenvalue of the spectrum above 1e-12 of
-    its largest, below which the law ends. C and slope are empty where the loss has no interior minimum.
+
+def spectrum_table(config: SpectrumConfig, plan: Plan, arrays: Arrays) -> dict[str, np.ndarray]:
+    """Columns spectrum, k, l2, t, C, slope, smallest, loss_share: λ·t_min of power laws, a single mode, the kernel.
+
+    The kernel is that of the experiment's net and samples; f(0) = 0. t = η·steps for the mean over samples; `smallest`:
+    the smallest eigenvalue of the spectrum above 1e-12 of its largest, below which the law ends. loss_share: the
+    smallest loss over that of f = 0. It, t, C and slope are empty where the loss has no interior minimum.
     """
     spectra = {f"power {p:g}": power_law_spectrum(p, config.smallest, points=600) for p in config.powers}
     spectra["single mode"] = (np.ones(1), np.ones(1))
@@ -104,13 +133,16 @@ def spectrum_table(config: SpectrumConfig, plan: Plan, arrays: Arrays) -> dict[s
     _, ntk = relu_ntk(x, x, experiment.net.hidden_layers, experiment.net.weight_std)
     eigenvalues, modes = np.linalg.eigh(ntk / len(y))
     spectra["kernel"] = (np.maximum(eigenvalues, 0.0), (modes.T @ y) ** 2 / len(y))
-    columns: dict[str, list] = {name: [] for name in ("spectrum", "k", "l2", "t", "C", "slope", "smallest")}
+    columns: dict[str, list] = {
+        name: [] for name in ("spectrum", "k", "l2", "t", "C", "slope", "smallest", "loss_share")
+    }
     for name, (gammas, weights) in spectra.items():
         found = spectrum_minima(gammas, weights, np.geomspace(*config.l2, config.points), config.k)
         size = len(found["l2"])
         columns["spectrum"] += [name] * size
         columns["k"] += [config.k] * size
         columns["smallest"] += [float(gammas[gammas > 1e-12 * gammas.max()].min())] * size
+        columns["loss_share"] += list(found.pop("loss") / (0.5 * weights.sum()))
         for key, values in found.items():
             columns[key] += list(values)
     return columns

@@ -133,3 +133,12 @@ def test_single_values_have_no_interval():
     assert math.isnan(high)
     with pytest.raises(ValueError, match="without values"):
         mean_interval([[1.0], []])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_law_that_holds_to_rounding_with_bounds_has_no_interval(seed):
+    """No spread, no likelihood: None, as where it holds exactly."""
+    draw, l2 = np.random.default_rng(seed), np.tile(np.geomspace(1e-5, 1, 6), 5)
+    lr, censored = np.repeat(draw.uniform(0.01, 50, 5), 6), draw.random(30) < 0.2
+    t = 0.4 / (lr * l2) * np.where(censored, 0.5, 1 + 1e-15 * draw.normal(size=30))
+    assert fit_power_law(t, l2, lr, censored=censored) is None

@@ -10,6 +10,7 @@ from l2dyn.data.arrays import load
 from l2dyn.data.samples import inputs, parity, samples
 from l2dyn.errors import UserError
 from l2dyn.files import ROOT
+from l2dyn.nets.ntk import as_drawn
 from l2dyn.runs.plan import Plan
 from l2dyn.tables.theory_curves import kernel_table, shipped_curve, write_curve
 from l2dyn.theory import evolve, mode_evolution, relu_ntk
@@ -77,6 +78,21 @@ def test_the_kernels_loss_is_the_mean_over_random_starts(plan, arrays):
             assert abs(losses.mean() - table["loss"][rows[i]]) < 5 * losses.std() / np.sqrt(4000)
 
 
+def test_the_kernels_table_has_each_runs_own_theory(plan, arrays, written):
+    """Runs that differ from the experiment's in width and seed alone, from the function that each draws."""
+    section = plan.scale.theory.kernel
+    x, y = training_set(plan, section.experiment, arrays)
+    alike = ("fig5c", "fig5c-narrow", "figS-kernel-medium", "figS-kernel-wide")
+    specs = {point.run_id: point.spec for name in alike for point in plan.experiments[name]}
+    rows = [row for row in written["kernel"] if row["k"] == "2.0"]
+    assert {name for name in rows[0] if name.startswith("loss_")} == {f"loss_{run_id}" for run_id in specs}
+    for run_id, spec in specs.items():
+        (start,), _ = as_drawn(spec.net, 1, spec.init_seed, x)
+        for row in (rows[0], rows[len(rows) // 2], rows[-1]):
+            f = evolve(relu_ntk(x, x)[1], y, spec.l2, 2.0, float(row["t"]), initial=start[:, 0], reduction="mean")
+            assert float(row[f"loss_{run_id}"]) == pytest.approx(0.5 * ((f - y) ** 2).mean())
+
+
 def test_a_recorded_curve_is_the_shipped_table(plan, tmp_path, monkeypatch):
     """Where it needs data; what needs none is computed."""
     (tmp_path / "paper_results").mkdir()
@@ -108,6 +124,8 @@ def test_spectrum_of_the_real_kernel_is_where_the_loss_is_least(plan, arrays, wr
         assert found == pytest.approx(best, rel=5e-3)
         assert float(row["C"]) == pytest.approx(l2 * best, rel=5e-3)
         assert float(row["smallest"]) == pytest.approx(eigenvalues[0])
+        least = (residuals**2).sum(axis=1).min() / (components**2).sum()
+        assert float(row["loss_share"]) == pytest.approx(least, rel=1e-3)
 
 
 def test_linear_nets_live_on_below_the_line_only(plan, written):

@@ -133,17 +133,18 @@ def power_law_spectrum(p, smallest=1e-16, largest=1.0, points=2000) -> tuple[np.
 
 
 def spectrum_minima(eigenvalues, weights, l2, k, initial=0.0) -> dict[str, np.ndarray]:
-    """λ·t_min against λ for one spectrum: columns l2, t, C and slope, d log t_min / d log λ between neighbours.
+    """λ·t_min against λ for one spectrum: columns l2, t, C, slope, d log t_min / d log λ between neighbours, and loss.
 
-    l2: increasing coefficients [n]. Where there is no interior minimum, t, C and slope are nan. The paper's law t ∝ 1/λ
-    is slope -1 (claim C14). Raises ValueError as `loss_minimum`, and for l2 that do not increase.
+    l2: increasing coefficients [n]. loss: the smallest one. Where there is no interior minimum, all but l2 are nan. The
+    paper's law t ∝ 1/λ is slope -1 (claim C14). Raises ValueError as `loss_minimum`, and for l2 that do not increase.
     """
     l2 = increasing("l2", l2)
     if len(l2) < 2 or l2[0] == 0:
         raise ValueError(f"l2 must be two positive coefficients at least, not {len(l2)} from {l2[0]:g} on")
     found = [loss_minimum(eigenvalues, 1.0, value, k, initial, weights) for value in l2]
     t = np.array([minimum.t if minimum else np.nan for minimum in found])
-    return {"l2": l2, "t": t, "C": l2 * t, "slope": np.gradient(np.log(t), np.log(l2))}
+    loss = np.array([minimum.value if minimum else np.nan for minimum in found])
+    return {"l2": l2, "t": t, "C": l2 * t, "slope": np.gradient(np.log(t), np.log(l2)), "loss": loss}
 
 
 def law_window(l2, slope, tolerance=0.1) -> tuple[float, float] | None:
