@@ -128,7 +128,7 @@ def test_the_only_gpu_that_slurm_gave_is_not_locked(two_gpus, tmp_path, monkeypa
 
 def test_a_job_that_waits_for_a_gpu_stops_when_asked(two_gpus, tmp_path, monkeypatch, finished):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    task = type("Task", (), {"run_id": "a", "steps": 1})
+    task = type("Task", (), {"run_id": "a", "steps": 1, "evaluations": lambda: [0, 1]})
     with locked(["7f3a"], lambda: True, tmp_path), locked(["b"], lambda: True, tmp_path):
         outcome = job.train([task], finished, "auto", deadline=job.Deadline(limit_s=0.0))
     assert outcome == job.Outcome(trained=0, diverged=0, found=0, stopped=True)
