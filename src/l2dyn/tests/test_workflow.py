@@ -173,7 +173,7 @@ def test_a_figure_without_its_notebook_stops_only_those_who_ask_for_it(write_sca
     write_scale(tiny)
     flow = Workflow(TINY)
     notebook = str(ROOT / "figures" / "figNew.py")
-    (line,) = [message for message in caplog.messages if "notebook" in message]
+    (line,) = [message for message in caplog.messages if "figNew" in message]
     assert [part for part in ("config/tiny.yaml", "figures.figNew", notebook) if part not in line] == []
     inputs = {name: flow.figure_inputs(name, Made)["notebook"] for name in flow.config.figures}
     assert inputs == {"fig2": [], "fig5": [], "figNew": [notebook]}
