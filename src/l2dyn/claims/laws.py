@@ -9,7 +9,7 @@ from l2dyn.claims.evidence import Evidence
 from l2dyn.claims.verdicts import CONFIDENCE, INCONCLUSIVE, NOT_RUN, Part, ids_of, remarked, unless, within
 from l2dyn.measures.power_laws import PowerLaw, fit_power_law
 from l2dyn.measures.regression import regress
-from l2dyn.measures.troughs import time_to_trough
+from l2dyn.measures.troughs import RISEN, time_to_trough
 from l2dyn.runs.records import Record
 
 LAW = "exponent of t* in λ"
@@ -62,8 +62,11 @@ def c19(evidence: Evidence, criterion: dict) -> list[Part]:
     return parts
 
 
-def loss_minima(records: Mapping[str, Record], rows: pd.DataFrame, risen: float) -> pd.DataFrame:
-    """The rows whose records are there, with t_star and censored replaced by those of the smoothed training loss."""
+def loss_minima(records: Mapping[str, Record], rows: pd.DataFrame, risen: float = RISEN) -> pd.DataFrame:
+    """The rows whose records are there, with t_star and censored replaced by those of the smoothed training loss.
+
+    risen: see time_to_trough.
+    """
     found = []
     for row in rows.to_dict("records"):
         if row["run_id"] in records:
