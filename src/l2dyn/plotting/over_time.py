@@ -29,4 +29,6 @@ def draw_over_time(notebook: FigureNotebook, ax: Axes, panel: str, runs: Mapping
     if ax.get_legend_handles_labels()[0]:
         ax.legend(loc="lower right", frameon=True, framealpha=0.85, edgecolor="none")
     label = style.with_units(r"$\lambda$, dotted", first["units"].iloc[0])
-    ax_l2.set(yscale="log", ylabel=label, ylim=(1e-8, 10))  # below that it does nothing
+    ax_l2.set(yscale="log", ylabel=label)
+    low, high = ax_l2.get_ylim()
+    ax_l2.set_ylim(max(low, 1e-8) / 10, 3 * high)  # below that it does nothing; room for the accuracies

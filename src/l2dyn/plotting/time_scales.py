@@ -6,10 +6,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from l2dyn.measures.peaks import FITTED_ERROR
-from l2dyn.measures.power_laws import fit_power_law
+from l2dyn.measures.power_laws import PowerLaw, fit_power_law
 from l2dyn.measures.regression import mean_interval
 from l2dyn.plotting import style
 from l2dyn.plotting.notebook import FigureNotebook
+
+TOLD = 1.0  # an exponent whose interval is wider than this has not been measured
 
 
 def draw_rows(notebook: FigureNotebook, *rows: tuple[str, str]) -> Figure:
@@ -155,25 +157,35 @@ def _draw_without_l2(notebook, ax, panel, runs) -> None:
     notebook.plot(panel, "l2=0", [0.0], [means.max()], ids)
 
 
+def law_of_l2(what: str, law: PowerLaw) -> str:
+    """The law in words: `what` (mathematics) and λ with its exponent and interval; where that is wide the interval."""
+    interval = f"[{law.low[0]:.2f}, {law.high[0]:.2f}]".replace("-", "−")
+    if law.high[0] - law.low[0] > TOLD:
+        return f"exponent of $\\lambda$ in {interval}"
+    return f"${what}\\lambda^{{{law.slopes[0]:.2f}}}$ {interval}"
+
+
 def _draw_fit(notebook, ax, panel, fitted) -> None:
-    """The fitted law as a dotted line at the middle η, its exponents in words and in the CSV."""
+    """The fitted law as a dotted line at the middle η, its exponents in words and in the CSV.
+
+    A law that the runs at hand do not tell (law_of_l2) has no line.
+    """
     rates = sorted(set(fitted["lr"]))
     variables = [fitted["l2"], *([fitted["lr"]] if len(rates) > 1 else [])]
     law = fit_power_law(fitted["t_star"], *variables, censored=fitted["censored"])
     if law is None:
         return
-    l2 = np.geomspace(fitted["l2"].min(), fitted["l2"].max(), 50)
-    line = np.exp(law.intercept) * l2 ** law.slopes[0]
-    if len(rates) > 1:
-        line = line * rates[len(rates) // 2] ** law.slopes[1]
-    ax.plot(l2, line, ":", color=style.NEUTRAL, linewidth=1.0, zorder=1)
-    interval = f"[{law.low[0]:.2f}, {law.high[0]:.2f}]".replace("-", "−")
-    text = f"$t^* \\propto \\lambda^{{{law.slopes[0]:.2f}}}$ {interval}"
-    if len(rates) > 1:
-        text += f"\n$t^* \\propto \\eta^{{{law.slopes[1]:.2f}}}$"
-    ax.text(0.04, 0.03, text, transform=ax.transAxes, fontsize=style.SMALL, va="bottom")
     ids = " ".join(fitted["run_id"])
-    notebook.plot(panel, "fit", l2, line, ids)
+    text = law_of_l2("t^* \\propto ", law)
+    if law.high[0] - law.low[0] <= TOLD:
+        l2 = np.geomspace(fitted["l2"].min(), fitted["l2"].max(), 50)
+        line = np.exp(law.intercept) * l2 ** law.slopes[0]
+        if len(rates) > 1:
+            line = line * rates[len(rates) // 2] ** law.slopes[1]
+            text += f"\n$t^* \\propto \\eta^{{{law.slopes[1]:.2f}}}$"
+        ax.plot(l2, line, ":", color=style.NEUTRAL, linewidth=1.0, zorder=1)
+        notebook.plot(panel, "fit", l2, line, ids)
+    ax.text(0.04, 0.03, text, transform=ax.transAxes, fontsize=style.SMALL, va="bottom")
     for name, decades, slope, low, high in zip(("l2", "lr"), law.decades, law.slopes, law.low, law.high, strict=False):
         more = {"decades": decades, "runs": law.points, "bounds": law.bounds}
         notebook.number(panel, f"exponent of {name}", slope, low, high, ids, **more)
