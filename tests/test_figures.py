@@ -19,7 +19,7 @@ PANELS = {
     "figS-constant": "abc",
     "figS-fail": "abc",
     "figS-init": "ab",
-    "figS-kernel": "abc",
+    "figS-kernel": "abcd",
     "figS-linear": "abc",
     "figS-loss": "abc",
     "figS-momentum": "abc",

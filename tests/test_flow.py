@@ -182,7 +182,7 @@ def test_a_changed_numerics_version_trains_anew(tiny):
 def test_another_measurement_trains_the_new_predictions_only(tiny):
     before, path = tiny.records(), tiny.out / "fig1b-predicted" / "l2.json"
     first = json.loads(path.read_text())["l2"]
-    tiny.edit_config(lambda v: v["experiments"]["fig4a"].update(l2=[0.07]))
+    tiny.edit_config(lambda v: v["experiments"]["fig4a"].update(l2=[1.4]))
     done = tiny.snakemake("all")
     assert json.loads(path.read_text())["l2"] != first
     new = tiny.records() - before
