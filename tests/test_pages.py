@@ -49,9 +49,7 @@ INSTEAD = {  # what would take hours, or install a second time: the same, so tha
     "cp -a": "cp --version",
     "python benchmarks/units.py": "python benchmarks/units.py --help",
     "snakemake --executor kubernetes --default-storage-provider s3 …": "python -m snakemake --version",
-    "l2dyn predict --experiment fig4a --budget 200": (
-        "python -m l2dyn predict --scale smoke --experiment fig4a --budget 9"
-    ),
+    "l2dyn predict --experiment fig4a": "python -m l2dyn predict --scale smoke --experiment fig4a --budget 9",
     "mkdocs build --strict": "python -m mkdocs build --strict --quiet",
     "l2dyn pages": "python -m l2dyn pages --help",
     "l2dyn homogeneity": "python -m l2dyn homogeneity --steps 1",
