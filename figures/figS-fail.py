@@ -43,7 +43,8 @@ for name, color in zip(names, (style.BLUE, style.ORANGE), strict=True):
     label = notebook.net(name)
     timed = runs[runs["t_star"] > 0].assign(bound=lambda rows: rows["censored"])
     unfit = timed["min_train_error"] > FITTED_ERROR
-    ax_time.plot(timed["l2"][unfit], timed["t_star"][unfit], "+", color=color, zorder=5)
+    if unfit.any():  # without a point the axis would have no positive limits
+        ax_time.plot(timed["l2"][unfit], timed["t_star"][unfit], "+", color=color, zorder=5)
     notebook.plot("a", f"{label} not fitting", timed["l2"][unfit], timed["t_star"][unfit], timed["run_id"][unfit])
     if (~unfit).any():
         draw_times(notebook, ax_time, "a", label, timed[~unfit], color)
