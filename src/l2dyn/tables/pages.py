@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from l2dyn.claims.verdicts import NOT_RUN
 from l2dyn.errors import UserError
 from l2dyn.files import write_atomically
 from l2dyn.tables.claims import read_claims
@@ -28,7 +29,7 @@ def write_pages(scales: list[str], results: Path, page: Path, readme: Path) -> N
     """
     texts = [_page(results / scale, page.parent / "gallery" / scale) for scale in scales]
     best = scales[0]
-    verdicts = verdict_table(_made(results / best / "claims.csv", best))
+    verdicts = verdict_table(_made(results / best / "claims.csv", best), best)
     text = readme.read_text(encoding="utf-8")
     before, begun, rest = text.partition(BEGIN)
     _, ended, after = rest.partition(END)
@@ -38,11 +39,14 @@ def write_pages(scales: list[str], results: Path, page: Path, readme: Path) -> N
     write_atomically(readme, f"{before}{BEGIN}\n\n{verdicts}\n\n{END}{after}".encode())
 
 
-def verdict_table(path: Path) -> str:
-    """A row a claim: what the paper says, and the verdict of a scale's claims.csv."""
-    whole = pd.read_csv(path, dtype=str).fillna("").set_index("claim")
-    rows = [(claim.id, claim.claim, whole.loc[claim.id, "verdict"]) for claim in read_claims()]
-    return table(("claim", "the paper says", "verdict"), rows)
+def verdict_table(path: Path, scale: str) -> str:
+    """A row for each claim that a scale's claims.csv judges, what the paper says and the verdict; the others' ids."""
+    verdicts = pd.read_csv(path, dtype=str).fillna("").set_index("claim")["verdict"]
+    judged = [claim for claim in read_claims() if verdicts[claim.id] != NOT_RUN]
+    others = ", ".join(claim.id for claim in read_claims() if verdicts[claim.id] == NOT_RUN)
+    rows = [(claim.id, claim.claim, verdicts[claim.id]) for claim in judged]
+    text = table(("claim", "the paper says", f"verdict, scale {scale}"), rows)
+    return f"{text}\n\nNot run at this scale: {others}." if others else text
 
 
 def _page(made: Path, gallery: Path) -> str:

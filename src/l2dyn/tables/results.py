@@ -6,6 +6,7 @@ import pandas as pd
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from l2dyn.claims.verdicts import NOT_RUN
 from l2dyn.config.experiment import ExperimentConfig
 from l2dyn.errors import UserError
 from l2dyn.files import shipped_folder, write_atomically
@@ -20,9 +21,13 @@ def write_results(plan: Plan, folder: Path, path: Path) -> None:
     Raises UserError for a bad paper_results/remarks.yaml.
     """
     figures = plan.scale.figures
-    sections = [_figure(plan, name, pd.read_csv(folder / f"{name}.csv", dtype={"series": str})) for name in figures]
     shown = dict.fromkeys(name for figure in figures.values() for name in figure.experiments)
-    runs = [_runs(name, plan.scale.experiments[name], folder / name / "summary.csv") for name in shown]
+    runs = {name: _runs(name, plan.scale.experiments[name], folder / name / "summary.csv") for name in shown}
+    sections = []
+    for name, figure in figures.items():
+        plotted = pd.read_csv(folder / f"{name}.csv", dtype={"series": str})
+        empty = figure.experiments and not any(_ended(runs[of]) for of in figure.experiments)
+        sections.append(f"## {name}\n\nNone of its runs is there yet." if empty else _figure(name, plotted))
     head = ("experiment", "shows", "net", "runs", "seeds", "finished", "diverged", "missing or short", "device")
     text = [
         f"# Results of the scale {plan.name}",
@@ -31,7 +36,7 @@ def write_results(plan: Plan, folder: Path, path: Path) -> None:
         *_claims(plan, folder),
         *sections,
         "## Runs",
-        table(head, runs),
+        table(head, list(runs.values())),
     ]
     write_atomically(path, ("\n\n".join(text) + "\n").encode())
 
@@ -55,10 +60,10 @@ def _claims(plan: Plan, folder: Path) -> list[str]:
     whole = pd.read_csv(folder / "claims.csv", dtype=str).fillna("").set_index("claim")
     parts = pd.read_csv(folder / "claim_parts.csv", dtype={"claim": str, "part": str, "what": str, "wanted": str})
     claims, remarks = read_claims(), remarks_on(plan.name)
-    rows = [
-        (claim.id, claim.claim, whole.loc[claim.id, "verdict"], whole.loc[claim.id, "seeds"], remarks.get(claim.id, ""))
-        for claim in claims
-    ]
+    rows = []
+    for claim in claims:
+        verdict, seeds = whole.loc[claim.id, ["verdict", "seeds"]]
+        rows.append((claim.id, claim.claim, verdict, seeds, "" if verdict == NOT_RUN else remarks.get(claim.id, "")))
     beside = []
     for claim in claims:
         for number in claim.numbers:
@@ -82,7 +87,7 @@ def _with_interval(row) -> str:
     return f"{significant(row.estimate)} [{significant(row.low)}, {significant(row.high)}]"
 
 
-def _figure(plan: Plan, name: str, plotted: pd.DataFrame) -> str:
+def _figure(name: str, plotted: pd.DataFrame) -> str:
     """The picture of one figure, and the numbers that are read off it."""
     numbers = plotted[plotted["kind"] == "number"]
     section = f"## {name}\n\n![{name}]({name}.png)"
@@ -98,6 +103,11 @@ def _figure(plan: Plan, name: str, plotted: pd.DataFrame) -> str:
         for row in numbers.itertuples()
     ]
     return f"{section}\n\n" + table(("panel", "number", "value", "interval"), rows)
+
+
+def _ended(row: tuple) -> int:
+    """Of a row of _runs: how many are finished or diverged."""
+    return row[5] + row[6]
 
 
 def _runs(name: str, config: ExperimentConfig, path: Path) -> tuple:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from l2dyn.claims.verdicts import NOT_RUN
 from l2dyn.errors import UserError
 from l2dyn.tables.claims import read_claims
 from l2dyn.tables.pages import BEGIN, END, shelf_scales, write_pages
@@ -40,6 +41,17 @@ def test_both_scales_stand_on_the_page_and_the_best_ones_verdicts_in_readme(made
     assert "| old |" not in readme
     assert readme.startswith(f"# title\n\nbefore\n\n{BEGIN}\n\n| claim |")
     assert readme.endswith(f"|\n\n{END}\n\nafter\n")
+
+
+def test_readme_names_the_claims_that_were_not_run_without_a_row_for_each(made):
+    path = made / "results" / "desktop" / "claims.csv"
+    path.write_text(
+        path.read_text().replace("C2,inconclusive", f"C2,{NOT_RUN}").replace("O1,inconclusive", f"O1,{NOT_RUN}")
+    )
+    _, readme = write(made, ["desktop"])
+    assert f"\n\nNot run at this scale: C2, O1.\n\n{END}" in readme
+    assert readme.count("| inconclusive |") == len(read_claims()) - 2
+    assert "| verdict, scale desktop |" in readme
 
 
 def test_written_again_they_are_the_same(made):

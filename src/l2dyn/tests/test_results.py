@@ -76,5 +76,20 @@ def test_every_experiment_that_a_figure_shows_has_a_row(page):
     assert [row["device"] for row in found] == ["cpu, gpu", "gpu"]
 
 
+def test_a_figure_without_any_run_has_no_picture(tiny, plan_of, tmp_path, page):
+    for name in ("first", "budget"):
+        write_summary(tmp_path / name / "summary.csv", [{"run_id": "a", "status": "missing"}])
+    write_results(plan_of(tiny), tmp_path, tmp_path / "results.md")
+    text = (tmp_path / "results.md").read_text()
+    assert "## fig2\n\nNone of its runs is there yet." in text
+    assert "![fig5](fig5.png)" in text  # of theory alone
+    assert "![fig2]" in page
+
+
+def test_what_was_not_run_has_no_remark(page):
+    assert remarks_on("tiny")["C1"]
+    assert remarks_on("tiny")["C1"] not in page
+
+
 def test_the_page_says_whose_results_it_holds(page):
     assert page.startswith("# Results of the scale tiny\n\nFor tests. ")
