@@ -19,6 +19,7 @@
 
 # %%
 import time
+from functools import partial
 
 import matplotlib.pyplot as plt
 import torch
@@ -28,7 +29,7 @@ from torchvision.models import resnet18
 
 from l2dyn import AutoL2, measure_c, predict_l2
 
-EPOCHS, BATCH, LR, MOMENTUM = 7, 50, 0.05, 0.9
+EPOCHS, BATCH, LR, MOMENTUM = 6, 50, 0.02, 0.9
 
 images, labels = mnist_data()
 order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
@@ -39,7 +40,9 @@ x, y, x_test, y_test = x[:600], y[:600], x[600:1100], y[600:1100]
 
 
 # %% [markdown]
-# The loop is ordinary PyTorch. `before_step(step, loss, error)` is where AutoL2 comes in.
+# The loop is ordinary PyTorch. `before_step(step, loss, error)` is where AutoL2 comes in. Batch norm is tested with the
+# statistics of the test batch, as in the paper: running averages lag behind while a large λ shrinks the weights, and test
+# accuracy with them says more of the lag than of the net.
 
 
 # %%
@@ -48,7 +51,7 @@ class Training:
 
     def __init__(self, l2: float, seed: int = 0):
         torch.manual_seed(seed)
-        self.net = resnet18(num_classes=10)
+        self.net = resnet18(num_classes=10, norm_layer=partial(torch.nn.BatchNorm2d, track_running_stats=False))
         self.optimizer = torch.optim.SGD(self.net.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=l2)
         self.draw = torch.Generator().manual_seed(seed)
         self.left: list[torch.Tensor] = []
@@ -87,7 +90,7 @@ class Training:
 
 # %%
 started = time.monotonic()
-grid = [0.0, 0.01, 0.03, 0.1]
+grid = [0.0, 0.03, 0.1, 0.3]
 sweep = {l2: Training(l2).curve() for l2 in grid}
 sweep_s = time.monotonic() - started
 for l2, accuracies in sweep.items():
@@ -102,7 +105,7 @@ for l2, accuracies in sweep.items():
 started = time.monotonic()
 run = Training(0.0)
 c = measure_c(
-    run.optimizer, run.steps, run.accuracy, steps_per_epoch=len(x) / BATCH, l2=0.1, interval=0.25, max_epochs=14
+    run.optimizer, run.steps, run.accuracy, steps_per_epoch=len(x) / BATCH, l2=0.3, interval=0.25, max_epochs=6
 )
 print(
     f"c = {c.c_argmax:.2f} ({c.c_argmax_low:.2f} to {c.c_argmax_high:.2f}), C = {c.C_argmax:.1f}, {c.t[-1]:.0f} epochs"
@@ -119,8 +122,8 @@ print(f"λ = {predicted:.3g}: best {max(predicted_curve):.3f}  last {predicted_c
 
 # %%
 started = time.monotonic()
-run = Training(0.1)
-auto = AutoL2(run.optimizer, init_l2=0.1, interval=10)
+run = Training(0.3)
+auto = AutoL2(run.optimizer, init_l2=0.3, interval=10)
 taken, l2_curve = 0, []
 
 
@@ -152,5 +155,5 @@ for l2, accuracies in sweep.items():
     right.plot(epochs, accuracies, color="0.7", label="sweep" if l2 == 0 else None)
 right.plot(epochs, predicted_curve, label=f"predicted λ = {predicted:.2g}")
 right.plot(epochs, auto_curve, label="AutoL2")
-right.set(xlabel="epochs", ylabel="test accuracy", ylim=(0.8, 1.0))
+right.set(xlabel="epochs", ylabel="test accuracy", ylim=(0.5, 1.0))
 right.legend()

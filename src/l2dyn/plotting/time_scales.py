@@ -85,7 +85,7 @@ def draw_best(notebook: FigureNotebook, ax: Axes, panel: str, grid: pd.DataFrame
     style.log_axis_of_l2(ax, grid["units"].iloc[0])
     ax.set(ylabel="max test accuracy")
     style.cut_low(ax)
-    ax.legend(loc="lower left")
+    ax.legend(loc="best")
 
 
 def draw_budget(notebook: FigureNotebook, ax: Axes, panel: str, fixed: pd.DataFrame, grid: pd.DataFrame) -> None:

@@ -75,7 +75,7 @@ def _claims(plan: Plan, folder: Path) -> list[str]:
     return [
         "## Claims",
         table(("claim", "the paper says", "verdict", "seeds", "remarks"), rows),
-        "`claims.md` has the rule, the estimates and the runs behind each.",
+        f"`results/{plan.name}/claims.md` has the rule, the estimates and the runs behind each.",
         "## The paper's numbers and ours",
         table(("claim", "paper", "ours [90 % interval]"), beside),
     ]
