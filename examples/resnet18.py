@@ -41,8 +41,8 @@ x, y, x_test, y_test = x[:600], y[:600], x[600:1100], y[600:1100]
 
 # %% [markdown]
 # The loop is ordinary PyTorch. `before_step(step, loss, error)` is where AutoL2 comes in. Batch norm is tested with the
-# statistics of the test batch, as in the paper: running averages lag behind while a large λ shrinks the weights, and test
-# accuracy with them says more of the lag than of the net.
+# statistics of the test batch, as in the paper: running averages lag behind while a large λ shrinks the weights, and
+# test accuracy with them says more of the lag than of the net.
 
 
 # %%
