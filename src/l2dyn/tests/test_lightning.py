@@ -1,38 +1,55 @@
 """The Lightning callback against a loop by hand with the same losses."""
 
+import functools
+
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from l2dyn.optim.auto_l2 import AutoL2
-from l2dyn.optim.lightning import AutoL2Callback
 
 SETTINGS = {"rule": "risen", "interval": 3, "cooldown": 0, "init_l2": 0.2}
 
 
-class Module(LightningModule):
-    """A small classifier; `losses` are those of its steps, and `seen` what λ each step had."""
+@functools.cache
+def module_class():
+    """The class of Module(log_error), made when a test runs: importing Lightning takes seconds, in every process."""
+    from lightning.pytorch import LightningModule
 
-    def __init__(self, log_error=True):
-        super().__init__()
-        torch.manual_seed(0)
-        self.net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
-        self.log_error, self.losses, self.seen = log_error, [], []
+    class Module(LightningModule):
+        """A small classifier; `losses` are those of its steps, and `seen` what λ each step had."""
 
-    def training_step(self, batch, index):
-        x, y = batch
-        outputs = self.net(x)
-        loss = nn.functional.cross_entropy(outputs, y)
-        if self.log_error:
-            self.log("error", (outputs.argmax(1) != y).float().mean())
-        self.losses.append(loss.item())
-        self.seen.append(self.optimizers().param_groups[0]["weight_decay"])
-        return loss
+        def __init__(self, log_error=True):
+            super().__init__()
+            torch.manual_seed(0)
+            self.net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+            self.log_error, self.losses, self.seen = log_error, [], []
 
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.5)
+        def training_step(self, batch, index):
+            x, y = batch
+            outputs = self.net(x)
+            loss = nn.functional.cross_entropy(outputs, y)
+            if self.log_error:
+                self.log("error", (outputs.argmax(1) != y).float().mean())
+            self.losses.append(loss.item())
+            self.seen.append(self.optimizers().param_groups[0]["weight_decay"])
+            return loss
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.5)
+
+    return Module
+
+
+def module_of(**how):
+    return module_class()(**how)
+
+
+def callback_of(**settings):
+    from l2dyn.optim.lightning import AutoL2Callback
+
+    return AutoL2Callback(**SETTINGS | settings)
 
 
 def batches():
@@ -41,6 +58,8 @@ def batches():
 
 
 def fit(module, callback, steps, path, **how):
+    from lightning.pytorch import Trainer
+
     trainer = Trainer(
         max_steps=steps,
         accelerator="cpu",
@@ -71,7 +90,7 @@ def by_hand(losses, taken=0, state=None):
 
 @pytest.mark.filterwarnings("ignore")
 def test_lambda_falls_as_in_a_loop_by_hand_and_is_logged(tmp_path):
-    module, callback = Module(), AutoL2Callback(**SETTINGS)
+    module, callback = module_of(), callback_of()
     trainer = fit(module, callback, 60, tmp_path)
     assert module.seen == pytest.approx(by_hand(module.losses))
     assert min(module.seen) < 0.2
@@ -80,18 +99,18 @@ def test_lambda_falls_as_in_a_loop_by_hand_and_is_logged(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 def test_with_gradient_accumulation_it_counts_optimizer_steps(tmp_path):
-    module, callback = Module(), AutoL2Callback(**SETTINGS)
+    module, callback = module_of(), callback_of()
     fit(module, callback, 20, tmp_path, accumulate_grad_batches=2)
     assert callback.auto_l2.state_dict()["calls"] == 20 // 3
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_its_state_goes_through_lightnings_checkpoint(tmp_path):
-    module = Module()
-    first = AutoL2Callback(**SETTINGS)
+    module = module_of()
+    first = callback_of()
     trainer = fit(module, first, 30, tmp_path)
     trainer.save_checkpoint(tmp_path / "x.ckpt")
-    resumed, second = Module(), AutoL2Callback(**SETTINGS)
+    resumed, second = module_of(), callback_of()
     fit(resumed, second, 60, tmp_path, ckpt_path=tmp_path / "x.ckpt")
     assert len(resumed.seen) == 30
     assert resumed.seen == pytest.approx(by_hand(resumed.losses, 30, first.auto_l2.state_dict()))
@@ -100,12 +119,12 @@ def test_its_state_goes_through_lightnings_checkpoint(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_logged_error_counts(tmp_path):
-    callback = AutoL2Callback(error="error", trigger="error", **SETTINGS)
-    fit(Module(), callback, 12, tmp_path)
+    callback = callback_of(error="error", trigger="error")
+    fit(module_of(), callback, 12, tmp_path)
     assert callback.auto_l2.state_dict()["previous_error"] is not None
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_an_error_that_is_not_logged_is_named(tmp_path):
     with pytest.raises(ValueError, match="error='error' is not among"):
-        fit(Module(log_error=False), AutoL2Callback(error="error", **SETTINGS), 12, tmp_path)
+        fit(module_of(log_error=False), callback_of(error="error"), 12, tmp_path)
