@@ -73,14 +73,17 @@ tuned = tuned_at_budgets(grid)
 guessed = predicted_at_budgets(predicted)
 for series, color, table in (("tuned", style.BLUE, tuned), ("predicted", style.ORANGE, guessed)):
     label = {"tuned": r"tuned $\lambda$", "predicted": r"$\lambda = c/T$"}[series]
-    spread = (table["low"], table["high"])
-    style.draw_series(ax_budget, table.index, table["accuracy"], color, label=label, spread=spread)
-    extra = {key: table[key].to_numpy() for key in ("l2", "l2_torch", "low", "high")}
+    spread, lacking = (
+        (table["low"], table["high"]),
+        table["seeds"] < len(notebook.config.experiments[f"fig1b-{series}"].seeds),
+    )
+    style.draw_series(ax_budget, table.index, table["accuracy"], color, lacking, label, spread)
+    extra = {key: table[key].to_numpy() for key in ("l2", "l2_torch", "low", "high", "seeds")}
     notebook.plot("b", series, table.index, table["accuracy"], table["run_ids"].to_numpy(), **extra)
 both = by_budget(tuned, guessed)
-for budget, row in both.iterrows():
+for budget, row in both[both["seeds_tuned"] == both["seeds_predicted"]].iterrows():
     gap = row["accuracy_tuned"] - row["accuracy_predicted"]
-    notebook.number("b", f"accuracy tuned minus predicted, {budget:g} epochs", gap)
+    notebook.number("b", f"accuracy tuned (on all seeds) minus predicted, {budget:g} epochs", gap)
 style.budget_axis(ax_budget, tuned.index)
 ax_budget.set(ylabel="max test accuracy")
 ax_budget.legend(loc="lower right")
@@ -114,7 +117,8 @@ momentum, augmentation = grid["momentum"].max(), notebook.config.experiments["fi
 note = f"{notebook.net('fig1b-tuned')}, momentum {momentum:g}, {augmentation} (seeds: {notebook.seeds(*names)})"
 rule = notebook.config.experiments["fig1c-auto"].auto_l2
 whose = {"no_better": "the authors' rule", "risen": "the main text's rule"}.get(rule.rule, f"rule {rule.rule}")
-note += f"; AutoL2 by {whose}, every {rule.interval} steps"
+note += f"; AutoL2 by {whose}, every {rule.interval} steps; bars: range over seeds; hollow in b: seeds are missing"
+note += "; ▾: below the axis"
 note += f"; no λ: {reason}" if reason else ""
 style.small_print(figure, notebook.small_print(fixed, scaled, starred, grid, predicted, auto, constant, note=note))
 notebook.finish(figure)

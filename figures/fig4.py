@@ -16,7 +16,8 @@
 # - **a** test accuracy against t·λ at large λ: the time of its peak gives c. C = η·S·c/(1−μ) has no dimension; where
 #   it differs between the λ, what c predicts depends on the λ at which it is measured;
 # - **b** the λ predicted for a training budget T, c/T, with the interval of c over seeds, and the best λ of a grid,
-#   with every λ within 0.1 % of the best accuracy; hollow where these reach the grid's edge.
+#   with every λ within 0.1 % of the best accuracy; hollow where these reach the grid's edge, or where a seed's run at
+#   the predicted λ is missing.
 #
 # c is read off in two ways: c_argmax, the maximum of the smoothed curve, and c_0.5pp, the first time within 0.5 points
 # of the maximum. The scale's configuration says which of them predicts, and at which λ.
@@ -73,10 +74,10 @@ for one in coefficients:
             ax_peak.axvline(c, color=style.ORANGE, linewidth=1.0, label=rf"$c_\mathrm{{{name}}} = {c:#.2g}$")
             ax_peak.axvspan(low, min(high, end), color=style.ORANGE, alpha=0.12, linewidth=0)
 if len(shown):
-    ax_peak.legend(loc="upper left", frameon=True, framealpha=0.85, edgecolor="none")
+    ax_peak.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 ax_peak.set(xlabel=style.with_units(r"$t \cdot \lambda$ (epochs)", units), ylabel="test accuracy")
 if shown["l2"].nunique() > 1:
-    ax_peak.set(xscale="log", xlim=(end / 3e4, None))  # room for the legend
+    ax_peak.set(xscale="log", xlim=(end / 3e3, None))
 else:
     style.cut_early(ax_peak)
 
@@ -93,7 +94,8 @@ notebook.plot("b", "tuned", tuned.index, tuned["l2"], tuned["run_ids"].to_numpy(
 middle, low, high = read.get(wanted.at or (max(read) if read else None), (0.0, np.nan, np.nan))
 spread = (guessed["l2"] * np.exp(low - middle), guessed["l2"] * np.exp(high - middle))
 label = r"predicted, $\lambda = c/T$"
-style.draw_series(ax_l2, guessed.index, guessed["l2"], style.ORANGE, label=label, spread=spread)
+lacking = guessed["seeds"] < len(notebook.config.experiments["fig1b-predicted"].seeds)
+style.draw_series(ax_l2, guessed.index, guessed["l2"], style.ORANGE, lacking, label, spread)
 extra = {"l2_torch": guessed["l2_torch"].to_numpy(), "low": spread[0].to_numpy(), "high": spread[1].to_numpy()}
 notebook.plot("b", "predicted", guessed.index, guessed["l2"], guessed["run_ids"].to_numpy(), **extra)
 both = by_budget(tuned, guessed)
@@ -111,9 +113,9 @@ momentum, augmentation = grid["momentum"].max(), notebook.config.experiments["fi
 seeds = notebook.seeds("fig4a", "fig1b-tuned", "fig1b-predicted")
 reading = {"argmax": "argmax", "within": "0.5pp"}[wanted.reading]
 note = f"{notebook.net('fig4a')}, momentum {momentum:g}, {augmentation} (seeds: {seeds})"
-note += (
-    f"; predicted from c_{reading}" + (f" at λ = {wanted.at:g}" if wanted.at else "") + "; band: resolution and seeds"
-)
+note += f"; predicted from c_{reading}" + (f" at λ = {wanted.at:g}" if wanted.at else "")
+note += "; C: of the times within 0.5 points; band: resolution and seeds"
+note += "; hollow in b: at the grid's edge, or seeds are missing"
 note += f"; no λ: {selection.reason}" if selection.reason else ""
 style.small_print(figure, notebook.small_print(peaked, grid, predicted, note=note))
 notebook.finish(figure)

@@ -14,7 +14,8 @@
 # # Figure S-constant: does theory predict the constant in t* = c/λ?
 #
 # Theory follows the function from each net's own f(0) (equations 1 to 3), and is read as the runs are. Times are
-# gradient-flow times t = η·steps, so that λt is the dimensionless C.
+# gradient-flow times t = η·steps, so that λt is the dimensionless C. In c, runs that do not fit their training set are
+# plus signs, as in figure 2, and no part of the medians.
 #
 # - **a** when the training loss is smallest, bias-free 2-layer nets trained on squared loss at a small learning rate;
 # - **b** when the test accuracy is within 0.5 points of its maximum, the same nets;
@@ -25,6 +26,7 @@
 import numpy as np
 import pandas as pd
 
+from l2dyn.measures.peaks import FITTED_ERROR
 from l2dyn.plotting import style
 from l2dyn.plotting.notebook import FigureNotebook
 from l2dyn.plotting.time_scales import draw_points
@@ -46,6 +48,7 @@ def compared(experiment: str) -> pd.DataFrame:
     inside = (runs["t_min_train_loss"] > 0) & (runs["t_min_train_loss"] < runs["horizon_epochs"])
     runs.loc[~inside, "C_t_min_train_loss"] = np.nan
     # pandas reads a column of true and false with gaps as objects
+    runs["fits"] = (runs["min_train_error"] <= FITTED_ERROR) | (experiment != biased)
     runs["bound"] = runs["censored"] | (runs["censored_theory"].astype(str).str.lower() == "true")
     return runs
 
@@ -53,6 +56,10 @@ def compared(experiment: str) -> pd.DataFrame:
 def draw(ax, panel: str, label: str, runs: pd.DataFrame, name: str, color, bound: bool) -> str:
     """Measured points and theory's dashed line for one net; the median of measured over theory, in words."""
     kept = runs.dropna(subset=[name, f"{name}_theory"]).assign(bound=lambda r: r["bound"] & bound)
+    unfit, kept = kept[~kept["fits"]], kept[kept["fits"]]
+    if len(unfit):
+        ax.plot(unfit["l2"], unfit[name], "+", color=color, zorder=5)
+        notebook.plot(panel, f"{label} not fitting", unfit["l2"], unfit[name], unfit["run_id"].to_numpy())
     if not len(kept):
         return ""
     draw_points(notebook, ax, panel, label, kept, name, color, label, mean=geometric_mean)
@@ -114,6 +121,7 @@ first = notebook.config.experiments[homogeneous[0]]
 seeds = style.plural(len(first.seeds), "seed")
 note = f"a, b: {first.data.train_samples} samples, even/odd labels, η = {first.lr[0]:g}, {seeds}"
 note += f"; c: {notebook.net(biased)}; bars and bands: range over seeds; hollow: censored"
+note += ", + in c: does not fit its training set"
 said = [f"{panel}\N{NO-BREAK SPACE}{', '.join(filter(None, found))}" for panel, found in words.items() if any(found)]
 note += "; median of measured over theory: " + "; ".join(said) if said else ""
 style.small_print(figure, notebook.small_print(*tables.values(), runs, note=note))

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from checkout import ROOT
 
-from l2dyn.tables.pages import BEGIN, END
+from l2dyn.tables.pages import BEGIN, END, figures_page, findings_of
 
 TRACKED = (
     subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
@@ -158,6 +158,15 @@ def test_the_readme_is_a_page_without_measured_numbers():
     assert len(text.split()) <= 1300
     assert re.findall(r"\d+(?:\.\d+)? ?(?:minutes|min|seconds|s\b|h\b|%)", text) == []  # but in words, as "an hour"
     assert re.findall(r"0\.\d{2,}", text) == []
+
+
+def test_the_page_of_figures_is_written_anew():
+    """By: l2dyn pages."""
+    text = figures_page(
+        ROOT / "figures", ROOT / "docs" / "gallery", findings_of(ROOT / "paper_results" / "remarks.yaml")
+    )
+    assert (ROOT / "docs" / "figures.md").read_text() == text
+    assert text.count("*At the quick scale.*") == text.count("\n## ") == text.count("\n![") > 15
 
 
 def test_recorded_theory_is_of_runs_that_the_scale_lists():

@@ -50,9 +50,7 @@ def add_to(commands: Commands) -> None:
     results = commands.add("results", _results, "write results.md: the figures' numbers as tables")
     results.add_argument("--output", type=Path, help="default: results/SCALE/results.md")
 
-    commands.add(
-        "pages", _pages, "write docs/results.md and README's verdicts from the scales whose runs ship", scale=False
-    )
+    commands.add("pages", _pages, "write docs/figures.md, docs/results.md and README's verdicts", scale=False)
 
     homogeneous = commands.add(
         "homogeneity", _homogeneity, "how nearly each kind of net is homogeneous (theorem 1), on digits", scale=False
@@ -230,14 +228,17 @@ def _results(arguments: argparse.Namespace) -> int:
 
 
 def _pages(arguments: argparse.Namespace) -> int:
-    from l2dyn.files import ROOT, shipped_folder
-    from l2dyn.tables.pages import shelf_scales, write_pages
+    from l2dyn.files import ROOT, shipped_folder, write_atomically
+    from l2dyn.tables.pages import figures_page, findings_of, shelf_scales, write_pages
 
+    findings = findings_of(shipped_folder() / "remarks.yaml")
+    text = figures_page(ROOT / "figures", ROOT / "docs" / "gallery", findings)
+    write_atomically(ROOT / "docs" / "figures.md", text.encode())
     scales = shelf_scales(shipped_folder() / "runs")
     if not scales:
         raise UserError(f"{shipped_folder() / 'runs'}: no recorded runs, so there is nothing to write pages of")
     write_pages(scales, results_folder(), ROOT / "docs" / "results.md", ROOT / "README.md")
-    log.info("docs/results.md, README.md: %s", ", ".join(scales))
+    log.info("docs/figures.md; docs/results.md, README.md: %s", ", ".join(scales))
     return EXIT_DONE
 
 

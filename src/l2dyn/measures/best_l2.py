@@ -30,7 +30,8 @@ def predict_l2(c: float, budget: float, first_decay: float | None = None, schedu
     Coefficient give one reading), a first_decay after the end of the budget or beside a schedule, or an unknown
     schedule.
 
-    The paper's numbers: c ≈ 0.0066, T = 200 epochs, the first decay at epoch 60.
+    λ comes in the units of c. The paper's numbers, in the authors' units (20 times as much is a weight_decay, with 10
+    classes): c ≈ 0.0066, T = 200 epochs, the first decay at epoch 60.
 
     >>> f"{predict_l2(0.0066, 200, first_decay=60):.1e}"
     '1.1e-04'

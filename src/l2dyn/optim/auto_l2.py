@@ -16,7 +16,7 @@ FLOOR = 1e-8  # of the first λ: below, weight decay does nothing
 
 
 class AutoL2:
-    """AutoL2 (section 3 of arXiv 2006.08643): start at a large λ, lower it whenever training gets worse.
+    """AutoL2 (section 3 of arXiv 2006.08643): start at a large λ, lower it whenever training gets no better.
 
     λ is the coefficient of the penalty (λ/2)·‖θ‖², which an optimizer with coupled weight decay (SGD, Adam, RMSprop,
     Adagrad, …) adds to the gradient as `weight_decay`. AutoL2 sets it in the param groups, at construction and at every
@@ -65,7 +65,7 @@ class AutoL2:
     optimizer: its λ is ours from now on, also after its load_state_dict, in whatever order the two are loaded. Where a
         group's weight_decay is a Tensor it is filled in place, so that a captured CUDA graph or a compiled step goes on
         seeing it. One that is wrapped by another (Accelerate's) will do.
-    init_l2: first λ (paper: 0.1).
+    init_l2: first λ, in `units` (paper: 0.1 in the authors', which is a weight_decay of 2 with 10 classes).
     factor: what λ is multiplied by, in (0, 1) (paper: 0.1).
     rule: "no_better", "risen" or "staircase".
     interval: training steps between two calls of `step`; the refractory period in steps is counted by it.

@@ -75,8 +75,9 @@ def measure_c(
 ) -> MeasuredC:
     """Measure c = λ·t* in your own training loop: train with a large λ until test accuracy has peaked.
 
-    This is section 3 of arXiv 2006.08643, figure 4a, where a WRN-28-10 with λ = 0.01 gives c ≈ 0.0066 within 2 epochs.
-    From c follows the λ to train with, `predict_l2(c.c_argmax, budget=200)`; c and the budget are in epochs.
+    This is section 3 of arXiv 2006.08643, figure 4a, where a WRN-28-10 with λ = 0.01 gives c ≈ 0.0066 within 2 epochs:
+    in the authors' units, which are a weight_decay of 0.2 and c ≈ 0.13 in PyTorch's, as here. From c follows
+    the λ to train with, `predict_l2(c.c_argmax, budget=200)`; c and the budget are in epochs.
 
     Hand over a freshly initialized net's optimizer at the constant learning rate (the initial one of a schedule, which
     must not be stepped meanwhile). The net comes back trained at l2 and is of no further use; every group's
@@ -101,7 +102,7 @@ def measure_c(
         some thousand test samples may have to do.
     test_loss: the same for a loss, in place of test_accuracy.
     steps_per_epoch: optimizer steps in an epoch, which need not be whole.
-    l2: the large λ (paper: 0.01).
+    l2: the large λ, a weight_decay (paper: 0.2, or 0.01 in the authors' units with 10 classes; ours: 0.01).
     interval: epochs between evaluations, rounded to whole steps, one at least (ours: 0.04).
     max_epochs: where to give up (paper: 2; ours: 10).
     tolerance: of c_within and of the stopping rule, as a fraction (paper: 0.005).

@@ -4,7 +4,7 @@ import pandas as pd
 
 from l2dyn.measures.best_l2 import tuned_l2
 
-COLUMNS = ["l2", "l2_torch", "accuracy", "low", "high", "run_ids"]
+COLUMNS = ["l2", "l2_torch", "accuracy", "low", "high", "seeds", "run_ids"]
 
 
 def tuned_at_budgets(grid: pd.DataFrame) -> pd.DataFrame:
@@ -50,6 +50,7 @@ def _row(runs: pd.DataFrame) -> dict:
         "accuracy": accuracy.mean(),
         "low": accuracy.min(),
         "high": accuracy.max(),
+        "seeds": len(runs),
         "run_ids": " ".join(runs["run_id"]),
     }
 

@@ -114,8 +114,8 @@ class FigureNotebook:
         return self.config.experiments[experiment].net.describe()
 
     def seeds(self, *experiments: str) -> str:
-        """How many seeds each experiment has, as "1, 3"."""
-        return ", ".join(str(len(self.config.experiments[name].seeds)) for name in experiments)
+        """How many seeds the experiments have, as "1, 3": each number once, in their order."""
+        return ", ".join(dict.fromkeys(str(len(self.config.experiments[name].seeds)) for name in experiments))
 
     def small_print(self, *summaries: pd.DataFrame, note: str = "") -> str:
         """Scale, data sets, what is missing or outdated, the code's revision, and a note of the figure's own."""
@@ -136,6 +136,7 @@ class FigureNotebook:
 
     def finish(self, figure: Figure) -> Figure:
         """Write the figure and its CSV where the rule wants them; without a rule only return it."""
+        style.mark_empty(figure)
         if self.outputs is not None:
             style.save(figure, self.outputs["pdf"], self.outputs["png"])
             table = pd.concat(self.plotted, ignore_index=True) if self.plotted else pd.DataFrame()

@@ -22,6 +22,7 @@ SMALL, TINY = 7, 5.5  # points
 COLORS = sns.color_palette("colorblind")
 BLUE, ORANGE, GREEN = COLORS[0], COLORS[1], COLORS[2]
 NEUTRAL = "0.35"
+MOST_CUT = 0.5  # of the points of a panel
 
 
 def use_style() -> None:
@@ -129,10 +130,13 @@ def log_axis_of_l2(ax: Axes, units: str = "torch") -> None:
 
 
 def label_short_log_axis(axis: Axis) -> None:
-    """On a logarithmic axis of less than two decades label 1, 2 and 5 of each; call it when the limits stand."""
+    """On a logarithmic axis of less than two decades label 1, 2 and 5 of each, or 1 and 3 where these would be many.
+
+    Call it when the limits stand.
+    """
     low, high = axis.get_view_interval()
     if high / low < 100:
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 16 else (1.0, 3.0)))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"${number(float(f'{value:.6g}'))}$"))
     axis.set_minor_formatter(NullFormatter())
 
@@ -179,12 +183,14 @@ def plural(count: float, noun: str) -> str:
 def cut_low(ax: Axes, depth: float = 0.12) -> None:
     """Let the y-axis reach no further than `depth` below its best point; triangles stand for the points below.
 
-    Call it when everything is drawn. Lines end at the last point above.
+    Nothing is cut where more than MOST_CUT of the points would be. Call it when everything is drawn. Lines end at the
+    last point above.
     """
     lines = [line for line in ax.get_lines() if line.get_marker() == "o" and len(line.get_ydata())]
     highest = max((np.nanmax(line.get_ydata()) for line in lines), default=np.nan)
     below = [(line, np.asarray(line.get_ydata()) < highest - depth) for line in lines]
-    if not any(low.any() for _, low in below):
+    count = sum(int(low.sum()) for _, low in below)
+    if not 0 < count <= MOST_CUT * sum(len(low) for _, low in below):
         return
     ax.set_ylim(highest - depth, highest + 0.1 * depth)
     stacked: dict[float, int] = {}
@@ -212,6 +218,28 @@ def draw_diverged(ax: Axes, x: Sequence[float], color) -> None:
         return  # an empty artist would still take part in the layout, at the figure's corner
     heights = np.full(len(x), 0.03)
     ax.plot(x, heights, "x", color=color, markersize=3.5, transform=ax.get_xaxis_transform(), clip_on=False, zorder=4)
+
+
+def mark_empty(figure: Figure) -> None:
+    """Say so in every panel that shows no data, in place of ticks and a legend; call it when everything is drawn."""
+    shown = [ax for ax in figure.axes if _shows_data(ax)]
+    for ax in figure.axes:
+        if ax in shown:
+            continue
+        ax.set(xticks=[], yticks=[])
+        ax.minorticks_off()
+        if ax.get_legend():
+            ax.get_legend().remove()
+        # a second axis lies at the place of the first
+        if not any(np.allclose(ax.get_position().bounds, other.get_position().bounds) for other in shown):
+            ax.text(0.5, 0.5, "no runs yet", transform=ax.transAxes, ha="center", va="center", color=NEUTRAL)
+            shown.append(ax)
+
+
+def _shows_data(ax: Axes) -> bool:
+    """Whether there is a line, a point, a band or an image in a panel; what is empty, or a legend's only, is none."""
+    lines = any(np.isfinite(np.asarray(line.get_ydata(), dtype=float)).any() for line in ax.get_lines())
+    return bool(lines or ax.images or ax.patches or any(len(one.get_paths()) for one in ax.collections))
 
 
 def small_print(figure: Figure, text: str) -> None:

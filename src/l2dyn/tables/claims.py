@@ -78,6 +78,14 @@ def read_claims(path: Path | None = None) -> list[ClaimSpec]:
     return found
 
 
+def verdict_in_words(claim: ClaimSpec, verdict: str, scale: str) -> str:
+    """A verdict, with those that the scale's plan could not have come to."""
+    never = claim.cannot.get(scale, ())
+    if verdict == NOT_RUN or not never:
+        return verdict
+    return f"{verdict} (at this scale it cannot be {' or '.join(never)})"
+
+
 def judge(claims: list[ClaimSpec], evidence: Evidence) -> dict[str, list[Part]]:
     """The parts of every claim, by its id; a claim that names other scales is not run at this one."""
     found = {}

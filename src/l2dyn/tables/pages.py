@@ -1,17 +1,24 @@
-"""The committed pages: docs/results.md and README's table of verdicts, from what the shelf's scales have come to."""
+"""The committed pages: docs/results.md and README's verdicts from the shelf, docs/figures.md from notebooks."""
 
 import re
 from pathlib import Path
 
 import pandas as pd
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from l2dyn.claims.verdicts import NOT_RUN
 from l2dyn.errors import UserError
 from l2dyn.files import write_atomically
-from l2dyn.tables.claims import read_claims
+from l2dyn.tables.claims import read_claims, verdict_in_words
 from l2dyn.tables.markdown import table
 
 BY_VALUE = ("paper", "gpu", "desktop")  # the first of these that is on the shelf is README's
+FIGURES_HEAD = """# Figures
+
+What each figure shows, as its notebook in `figures/` says, drawn at the quick scale: small nets on few digits, trained
+on two CPU cores. [Results](results.md) has the recorded runs on real data. Below each picture stand scale, data, seeds,
+markers and the revision of the code that drew it (with + where that was changed but not committed)."""
 BEGIN, END = "<!-- verdicts: l2dyn pages writes this -->", "<!-- end of verdicts -->"
 
 
@@ -39,14 +46,45 @@ def write_pages(scales: list[str], results: Path, page: Path, readme: Path) -> N
     write_atomically(readme, f"{before}{BEGIN}\n\n{verdicts}\n\n{END}{after}".encode())
 
 
+def figures_page(notebooks: Path, gallery: Path, findings: dict[str, str]) -> str:
+    """A section for each figure's notebook: what its first cell says of it, its picture and what it shows.
+
+    gallery: the folder of the pictures, beside the page. findings: a few sentences by figure (findings_of).
+    """
+    sections = [FIGURES_HEAD]
+    for path in sorted(notebooks.glob("fig*.py"), key=lambda path: (len(path.stem) > 4, path.stem)):
+        cell = path.read_text(encoding="utf-8").partition("# %% [markdown]\n")[2].partition("# %%")[0]
+        lines = [line.removeprefix("#").removeprefix(" ") for line in cell.strip().splitlines()]
+        picture = f"![{path.stem}]({gallery.name}/{path.stem}.png)" if (gallery / f"{path.stem}.png").exists() else ""
+        finding = f"*At the quick scale.* {findings[path.stem]}" if path.stem in findings else ""
+        sections += ["#" + "\n".join(lines), picture, finding]
+    return "\n\n".join(filter(None, sections)) + "\n"
+
+
+def findings_of(path: Path) -> dict[str, str]:
+    """What remarks.yaml says of each figure of the quick scale. Raises UserError for a file of another form."""
+    try:
+        found = (YAML(typ="safe").load(path) or {}).get("figures", {})
+        return {name: str(text).strip() for name, text in found.items()}
+    except (OSError, YAMLError, AttributeError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read as remarks by figure ({type(error).__name__})") from None
+
+
 def verdict_table(path: Path, scale: str) -> str:
     """A row for each claim that a scale's claims.csv judges, what the paper says and the verdict; the others' ids."""
     verdicts = pd.read_csv(path, dtype=str).fillna("").set_index("claim")["verdict"]
-    judged = [claim for claim in read_claims() if verdicts[claim.id] != NOT_RUN]
-    others = ", ".join(claim.id for claim in read_claims() if verdicts[claim.id] == NOT_RUN)
-    rows = [(claim.id, claim.claim, verdicts[claim.id]) for claim in judged]
-    text = table(("claim", "the paper says", f"verdict, scale {scale}"), rows)
-    return f"{text}\n\nNot run at this scale: {others}." if others else text
+    rows, lacking, elsewhere = [], [], []
+    for claim in read_claims():
+        verdict = verdicts[claim.id]
+        if verdict != NOT_RUN:
+            rows.append((claim.id, claim.claim, verdict_in_words(claim, verdict, scale)))
+        else:
+            (elsewhere if claim.scales and scale not in claim.scales else lacking).append(claim.id)
+    said = {"Without runs yet": lacking, "Judged at other scales only": elsewhere}
+    notes = [f"{what}: {', '.join(ids)}." for what, ids in said.items() if ids]
+    return "\n\n".join(
+        filter(None, [table(("claim", "the paper says", f"verdict, scale {scale}"), rows), " ".join(notes)])
+    )
 
 
 def _page(made: Path, gallery: Path) -> str:

@@ -11,7 +11,7 @@ from l2dyn.config.experiment import ExperimentConfig
 from l2dyn.errors import UserError
 from l2dyn.files import shipped_folder, write_atomically
 from l2dyn.runs.plan import Plan
-from l2dyn.tables.claims import read_claims
+from l2dyn.tables.claims import read_claims, verdict_in_words
 from l2dyn.tables.markdown import significant, table
 
 
@@ -63,13 +63,16 @@ def _claims(plan: Plan, folder: Path) -> list[str]:
     rows = []
     for claim in claims:
         verdict, seeds = whole.loc[claim.id, ["verdict", "seeds"]]
-        rows.append((claim.id, claim.claim, verdict, seeds, "" if verdict == NOT_RUN else remarks.get(claim.id, "")))
+        said = verdict_in_words(claim, verdict, plan.name)
+        rows.append((claim.id, claim.claim, said, seeds, "" if verdict == NOT_RUN else remarks.get(claim.id, "")))
     beside = []
     for claim in claims:
         for number in claim.numbers:
             ours = parts[(parts["claim"] == claim.id) & parts["part"].fillna("").str.contains(number.part, regex=False)]
             values = "; ".join(
-                f"{row.part}: {_with_interval(row)}" for row in ours.itertuples() if row.estimate == row.estimate
+                f"{row.part}: {_with_interval(row) if row.estimate == row.estimate else 'not judged'}"
+                for row in ours.itertuples()
+                if row.verdict != NOT_RUN
             )
             beside.append((claim.id, number.paper, values or "not measured at this scale"))
     return [
@@ -112,8 +115,10 @@ def _ended(row: tuple) -> int:
 
 def _runs(name: str, config: ExperimentConfig, path: Path) -> tuple:
     summary = pd.read_csv(path, dtype={"device": str, "run_id": str})
+    unknown = summary["run_id"].isna()  # λ is not measured yet
+    summary.loc[unknown, "run_id"] = [f"unknown {i}" for i in range(int(unknown.sum()))]
     # a run has a row for each of its horizons: what any of them lacks counts
-    said = summary.groupby("run_id", dropna=False)["status"].agg(set)
+    said = summary.groupby("run_id")["status"].agg(set)
     lacking = sum(bool({"missing", "short"} & statuses) for statuses in said)
     diverged = sum("diverged" in statuses for statuses in said)
     finished = sum(statuses == {"finished"} for statuses in said)

@@ -152,6 +152,14 @@ def test_predicted_by_hand():
     assert table["run_ids"].tolist() == ["0.016/1 0.016/0", "0.004/0 0.004/1"]
 
 
+def test_each_budget_says_how_many_seeds_it_has():
+    assert tuned_at_budgets(GRID)["seeds"].tolist() == [2, 2]
+    assert predicted_at_budgets(rows((4, 0.02, 0, 0.4), (8, 0.01, 0, 0.5), (8, 0.01, 1, 0.6)))["seeds"].tolist() == [
+        1,
+        2,
+    ]
+
+
 def test_both_for_the_budgets_that_have_both():
     tuned = tuned_at_budgets(GRID)
     predicted = predicted_at_budgets(rows((2, 0.035, 0, 0.3), (4, 0.02, 0, 0.4), (8, 0.01, 0, 0.52)))
@@ -160,7 +168,7 @@ def test_both_for_the_budgets_that_have_both():
     shared = [
         f"{name}_{kind}"
         for kind in ("tuned", "predicted")
-        for name in ("l2", "l2_torch", "accuracy", "low", "high", "run_ids")
+        for name in ("l2", "l2_torch", "accuracy", "low", "high", "seeds", "run_ids")
     ]
     assert set(both.columns) == {*shared, *SPREAD}
     assert both["l2_tuned"].tolist() == [0.04, 0.02]

@@ -1,11 +1,13 @@
 """The committed pages: what is put where, and that nothing else of README changes."""
 
+import re
+
 import pytest
 
 from l2dyn.claims.verdicts import NOT_RUN
 from l2dyn.errors import UserError
 from l2dyn.tables.claims import read_claims
-from l2dyn.tables.pages import BEGIN, END, shelf_scales, write_pages
+from l2dyn.tables.pages import BEGIN, END, figures_page, findings_of, shelf_scales, write_pages
 
 README = f"# title\n\nbefore\n\n{BEGIN}\n\n| old |\n\n{END}\n\nafter\n"
 
@@ -36,7 +38,7 @@ def test_both_scales_stand_on_the_page_and_the_best_ones_verdicts_in_readme(made
     assert page.index("numbers of gpu") < page.index("numbers of desktop")
     assert "![fig1](gallery/gpu/fig1.png)" in page
     assert (made / "docs" / "gallery" / "desktop" / "fig1.png").read_bytes() == b"desktop"
-    assert readme.count("| reproduced |") == len(read_claims())
+    assert len(re.findall(r"(?m)\| reproduced( \(at this scale .*\))? \|$", readme)) == len(read_claims())
     assert "inconclusive" not in readme
     assert "| old |" not in readme
     assert readme.startswith(f"# title\n\nbefore\n\n{BEGIN}\n\n| claim |")
@@ -45,12 +47,14 @@ def test_both_scales_stand_on_the_page_and_the_best_ones_verdicts_in_readme(made
 
 def test_readme_names_the_claims_that_were_not_run_without_a_row_for_each(made):
     path = made / "results" / "desktop" / "claims.csv"
-    path.write_text(
-        path.read_text().replace("C2,inconclusive", f"C2,{NOT_RUN}").replace("O1,inconclusive", f"O1,{NOT_RUN}")
-    )
+    text = path.read_text()
+    for claim in ("C2", "C9", "O1"):
+        text = text.replace(f"{claim},inconclusive", f"{claim},{NOT_RUN}")
+    path.write_text(text)
     _, readme = write(made, ["desktop"])
-    assert f"\n\nNot run at this scale: C2, O1.\n\n{END}" in readme
-    assert readme.count("| inconclusive |") == len(read_claims()) - 2
+    assert f"\n\nWithout runs yet: C2, O1. Judged at other scales only: C9.\n\n{END}" in readme
+    assert readme.count("| inconclusive") == len(read_claims()) - 3
+    assert "| inconclusive (at this scale it cannot be reproduced) |" in readme
     assert "| verdict, scale desktop |" in readme
 
 
@@ -79,3 +83,29 @@ def test_the_scales_of_the_shelf_come_in_order_of_value(tmp_path):
     for name in ("desktop-fig4a", "gpu-fig4a", "gpu-fig2ab", "mine-fig1"):
         (tmp_path / f"{name}.parquet").touch()
     assert shelf_scales(tmp_path) == ["gpu", "desktop"]
+
+
+def test_a_figures_section_is_what_its_notebook_says(tmp_path):
+    notebooks, gallery = tmp_path / "figures", tmp_path / "docs" / "gallery"
+    notebooks.mkdir()
+    gallery.mkdir(parents=True)
+    for name in ("figS-x", "fig2"):
+        cell = f"# # Title of {name}\n#\n# - **a** something;\n"
+        (notebooks / f"{name}.py").write_text(f"# ---\n# jupyter: yes\n# ---\n\n# %% [markdown]\n{cell}\n# %%\nx = 1\n")
+    (gallery / "fig2.png").touch()
+    text = figures_page(notebooks, gallery, {"fig2": "It falls."})
+    _, fig2, other = text.split("\n## ")
+    assert (
+        fig2 == "Title of fig2\n\n- **a** something;\n\n![fig2](gallery/fig2.png)\n\n*At the quick scale.* It falls.\n"
+    )
+    assert other == "Title of figS-x\n\n- **a** something;\n"
+
+
+def test_findings_of_another_form_are_one_line(tmp_path):
+    path = tmp_path / "remarks.yaml"
+    path.write_text("figures: {fig1: ' It falls. '}\n")
+    assert findings_of(path) == {"fig1": "It falls."}
+    for text in ("- a", "figures: [a]"):
+        path.write_text(text)
+        with pytest.raises(UserError, match="cannot be read"):
+            findings_of(path)
