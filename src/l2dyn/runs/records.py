@@ -134,14 +134,13 @@ def write_records(path: Path, records: Iterable[Record], recorded: Iterable[str]
     import pyarrow.parquet as pq
 
     records = list(records)
-    ids = np.concatenate([np.empty(0, "U12"), *(np.full(len(r.columns["step"]), r.run_id) for r in records)])
-    table = {"run_id": pa.array(ids).dictionary_encode()}
+    table = {"run_id": _owners(records)}
     for name in dict.fromkeys(name for record in records for name in record.columns):
-        kind = next(pa.array(r.columns[name]).type for r in records if name in r.columns)
+        kind = next(_array(r.columns[name]).type for r in records if name in r.columns)
         parts = []
         for record in records:
             held = name in record.columns
-            parts.append(pa.array(record.columns[name]) if held else pa.nulls(len(record.columns["step"]), kind))
+            parts.append(_array(record.columns[name]) if held else pa.nulls(len(record.columns["step"]), kind))
             if parts[-1].type != kind:
                 raise ValueError(f"column {name} of run {record.run_id} is {parts[-1].type}, not {kind} as in others")
         table[name] = pa.concat_arrays(parts)
@@ -220,8 +219,30 @@ def read_record(path: Path, run_id: str) -> Record:
 _NUMPY_NAMES = {"float": "float32", "double": "float64", "int32": "int32", "int64": "int64"}  # of Arrow's types
 
 
+# pyarrow.array and to_numpy give the same as the next three, but import pandas, half a second in every job
+def _owners(records: list[Record]):
+    """The column run_id: each record's id, once for each of its rows."""
+    import pyarrow as pa
+
+    ids = [record.run_id for record in records]
+    ends = np.cumsum([0, *map(len, ids)], dtype=np.int32)
+    names = pa.StringArray.from_buffers(len(ids), pa.py_buffer(ends), pa.py_buffer("".join(ids).encode()))
+    rows = [len(record.columns["step"]) for record in records]
+    return pa.DictionaryArray.from_arrays(_array(np.repeat(np.arange(len(ids), dtype=np.int32), rows)), names)
+
+
+def _array(values: np.ndarray):
+    """A column of numbers as an array of Arrow."""
+    import pyarrow as pa
+
+    if values.dtype.name not in _NUMPY_NAMES.values():
+        return pa.array(values)
+    values = np.ascontiguousarray(values)
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])
+
+
 def _values(column) -> np.ndarray:
-    """A column as its to_numpy gives it; that imports pandas, which takes half a second."""
+    """A column of a table as NumPy has it."""
     kind = _NUMPY_NAMES.get(str(column.type))
     if kind is None or column.null_count:
         return column.to_numpy()

@@ -3,6 +3,8 @@
 import os
 import resource
 import stat
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -251,3 +253,18 @@ def test_folders(workplace, monkeypatch):
     monkeypatch.chdir(workplace / "config")
     assert shipped_folder().is_absolute()
     assert shipped_folder() != workplace / "paper_results"
+
+
+def test_jobs_read_and_write_records_without_pandas(tmp_path, make_record):
+    """Which takes half a second to import."""
+    write_records(tmp_path / "x.parquet", [make_record()])
+    code = f"""
+import sys
+from pathlib import Path
+from l2dyn.runs.records import read_records, write_records
+path = Path({str(tmp_path / "x.parquet")!r})
+write_records(path.with_name("y.parquet"), read_records(path))
+sys.exit("pandas" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    assert (tmp_path / "y.parquet").read_bytes() == (tmp_path / "x.parquet").read_bytes()
