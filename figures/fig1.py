@@ -86,7 +86,7 @@ for budget, row in both[both["seeds_tuned"] == both["seeds_predicted"]].iterrows
     notebook.number("b", f"accuracy tuned (on all seeds) minus predicted, {budget:g} epochs", gap)
 style.budget_axis(ax_budget, tuned.index)
 ax_budget.set(ylabel="max test accuracy")
-ax_budget.legend(loc="lower right")
+ax_budget.legend(loc="best")
 
 # %% [markdown]
 # ## c: AutoL2 and the tuned constant λ

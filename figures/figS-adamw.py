@@ -40,8 +40,8 @@ for ax, panel, summary, name in ((ax_fc, "a", fully, "figS-adamw-fc"), (ax_cnn, 
     ax.set_title(notebook.net(name), loc="right", fontsize=style.SMALL)
     colors = style.learning_rate_colors(summary["lr"])
     for lr, color in sorted(colors.items()):
-        ax.plot([], [], "o", color=color, label=rf"$\eta = {style.number(lr)}$")
-    ax.legend(loc="upper right")
+        ax.plot([], [], "-o", color=color, linewidth=0.9, label=rf"$\eta = {style.number(lr)}$")
+    ax.legend(loc="best")
 
 # %%
 tuned, guessed = tuned_at_budgets(grid), predicted_at_budgets(predicted)
@@ -74,6 +74,6 @@ ax_l2.legend(loc="lower left")
 # %%
 seeds = notebook.seeds("figS-adamw-fc", "figS-adamw-cnn", "figS-adamw-budget")
 note = f"AdamW, decoupled decay (seeds: {seeds}); c: η = {config.lr[0]:g}; bars of $t^*$: 90 % intervals"
-note += ", +: does not fit its training set"
+note += ", hollow: censored, +: does not fit its training set"
 style.small_print(figure, notebook.small_print(fully, conv, grid, predicted, note=note))
 notebook.finish(figure)

@@ -49,7 +49,7 @@ for height, name in enumerate(reversed(rows)):
     )
     if len(runs):
         best = runs["max_test_accuracy"]
-        color = style.BLUE if name in labels else style.GREEN
+        color = style.GREEN if label != "tuned constant" else style.BLUE
         ax_settings.hlines(height, best.min(), best.max(), color=color, linewidth=0.8)
         ax_settings.plot(best.mean(), height, "o", color=color)
         ids = " ".join(runs["run_id"])

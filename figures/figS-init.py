@@ -48,7 +48,7 @@ style.log_axis_of_l2(ax_best, units)
 style.log_axis_of_l2(ax_time, units)
 ax_best.set(ylabel="max test accuracy")
 ax_time.set(yscale="log", ylabel="epochs to peak $t^*$")
-ax_best.legend(loc="lower left")
+ax_best.legend(loc="best")
 lr = notebook.config.experiments[names[0]].lr[0]
 note = f"{notebook.net(names[0])}, η = {lr:g} (seeds: {notebook.seeds(*names)}); hollow: censored"
 style.small_print(figure, notebook.small_print(*summaries, note=note))

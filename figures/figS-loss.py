@@ -77,9 +77,9 @@ for ax in axes:
     style.log_axis_of_l2(ax, summaries[names[0]]["units"].iloc[0])
     ax.set(yscale="log")
     style.make_room(ax, below=0.3)
-    ax.legend(loc="upper right")
+    ax.legend(loc="best")
 
 # %%
-note = f"seeds: {notebook.seeds(*names)}; exponents at fixed η with 90 % intervals, bounds as such"
+note = f"seeds: {notebook.seeds(*names)}; exponents at fixed η with 90 % intervals; hollow: bounds, and taken as such"
 style.small_print(figure, notebook.small_print(*summaries.values(), note=note))
 notebook.finish(figure)

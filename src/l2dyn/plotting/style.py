@@ -111,8 +111,10 @@ def draw_series(
     ax.plot(x, y, "-", color=color, linewidth=0.9, zorder=2)
     if spread is not None:
         ax.vlines(x, spread[0], spread[1], color=color, linewidth=0.8, zorder=2)
-    ax.plot(x[~hollow], y[~hollow], "o", color=color, zorder=3, label=label)
+    ax.plot(x[~hollow], y[~hollow], "o", color=color, zorder=3)
     ax.plot(x[hollow], y[hollow], "o", color=color, markerfacecolor="white", zorder=3)
+    if label is not None:
+        ax.plot([], [], "-o", color=color, linewidth=0.9, label=label)  # a point alone in a legend looks like data
 
 
 def with_units(label: str, units: str) -> str:
