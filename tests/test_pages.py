@@ -25,6 +25,8 @@ INSTEAD = {  # what would take hours, or install a second time: the same, so tha
     "snakemake --profile slurm --config scale=paper": "snakemake --profile slurm --dry-run --config scale=paper",
     "snakemake --profile slurm": "python -m snakemake --profile slurm --dry-run",
     "snakemake --unlock": "python -m snakemake --unlock",
+    "snakemake --cores 2 all --config scale=desktop": "python -m snakemake all -n --config scale=desktop",
+    ". .venv/bin/activate": "bash -n .venv/bin/activate",
     "l2dyn train": "python -m l2dyn train --help",
     "l2dyn data <name> --facts": "python -m l2dyn data digits --facts",
     "l2dyn plan --scale <scale>": "python -m l2dyn plan --scale smoke",
