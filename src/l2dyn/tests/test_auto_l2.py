@@ -608,6 +608,7 @@ if child:
 """
 
 
+@pytest.mark.slow
 def test_processes_that_train_together_agree(tmp_path):
     command = [sys.executable, "-c", AVERAGED, str(tmp_path / "meet")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -135,6 +135,7 @@ def test_a_damaged_file_stops_no_workflow(results, caplog, monkeypatch):
     assert len(caplog.messages) == 1
 
 
+@pytest.mark.slow
 def test_plan_says_what_calibrate_found(results, monkeypatch, capsys):
     """The smoke scale's nets, timed here: the file, the plan that reads it, and a job's time limit."""
     from l2dyn.training import calibration as timing
