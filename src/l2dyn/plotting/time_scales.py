@@ -85,6 +85,7 @@ def draw_best(notebook: FigureNotebook, ax: Axes, panel: str, grid: pd.DataFrame
     style.log_axis_of_l2(ax, grid["units"].iloc[0])
     ax.set(ylabel="max test accuracy")
     style.cut_low(ax)
+    style.make_room(ax, below=0.3)
     ax.legend(loc="best")
 
 
