@@ -5,7 +5,8 @@ import sys
 import pytest
 from checkout import rows_of
 
-pytestmark = pytest.mark.slow  # they need the whole smoke scale
+# they need the whole smoke scale, for which other processes would wait
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("smoke")]
 
 PANELS = {
     "fig1": "abc",

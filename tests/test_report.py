@@ -10,7 +10,8 @@ import pytest
 from browser import browser
 from checkout import rows_of
 
-pytestmark = pytest.mark.slow  # they need the whole smoke scale
+# they need the whole smoke scale, for which other processes would wait
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("smoke")]
 
 
 @pytest.fixture(scope="module")
