@@ -23,12 +23,14 @@
 # %%
 import numpy as np
 
+from l2dyn.measures.regression import mean_interval, regress
 from l2dyn.plotting import style
 from l2dyn.plotting.budgets import by_budget, predicted_at_budgets, tuned_at_budgets
 from l2dyn.plotting.notebook import FigureNotebook
 from l2dyn.plotting.over_time import draw_over_time
 from l2dyn.plotting.time_scales import draw_points
 
+FACTOR, POINTS = 1.35, 0.015  # by which another machine may change a time, and an accuracy
 notebook = FigureNotebook.start("fig1")
 names = (
     *("fig1a-fixed", "fig1a-scaled", "fig1a-predicted"),
@@ -96,18 +98,28 @@ draw_over_time(notebook, ax_auto, "c", {"AutoL2": auto, "tuned constant": consta
 
 # %% [markdown]
 # Time and accuracy apart: when AutoL2 first reaches the best accuracy of the tuned run of the same seed, over the time
-# at which that run has it; and by how much its own best accuracy is higher.
+# at which that run has it, where a time that is never reached is a lower bound; and by how much its own best accuracy
+# is higher. Both over seeds, with 90 % intervals; where these are wide there is no number.
 
 # %%
 pairs = auto.merge(constant, on="seed", suffixes=("_auto", "_tuned"))
-for pair in pairs.dropna(subset=["max_test_accuracy_auto", "max_test_accuracy_tuned"]).itertuples():
+pairs = pairs.dropna(subset=["max_test_accuracy_auto", "max_test_accuracy_tuned"])
+ratios, never = [], []
+for pair in pairs[pairs["t_argmax_tuned"] > 0].itertuples():
     columns = notebook.runs[pair.run_id_auto].prefix(pair.horizon_steps_auto)
     reached = columns["epoch"][columns["test_accuracy"] >= pair.max_test_accuracy_tuned]
-    ids = f"{pair.run_id_auto} {pair.run_id_tuned}"
-    ratio = reached[0] / pair.t_argmax_tuned if len(reached) and pair.t_argmax_tuned else np.nan
-    notebook.number("c", f"time of AutoL2 over tuned, seed {pair.seed}", ratio, run_ids=ids)
-    gain = pair.max_test_accuracy_auto - pair.max_test_accuracy_tuned
-    notebook.number("c", f"max test accuracy of AutoL2 minus tuned, seed {pair.seed}", gain, run_ids=ids)
+    ratios.append(np.log(max(reached[0] if len(reached) else columns["epoch"][-1], 1e-9) / pair.t_argmax_tuned))
+    never.append(not len(reached))
+ids = " ".join([*pairs["run_id_auto"], *pairs["run_id_tuned"]])
+time = regress(np.ones((len(ratios), 1)), ratios, never) if ratios else None
+if time is not None:
+    middle, low, high = np.exp([time.coefficients[0], time.low[0], time.high[0]])
+    told = high / low <= FACTOR**2
+    notebook.number("c", "time of AutoL2 over tuned", middle, low, high, ids, told, seeds=len(ratios))
+if len(pairs):
+    ((gain, low, high),) = mean_interval([pairs["max_test_accuracy_auto"] - pairs["max_test_accuracy_tuned"]])
+    told = high - low <= 2 * POINTS
+    notebook.number("c", "max test accuracy of AutoL2 minus tuned", gain, low, high, ids, told, seeds=len(pairs))
 
 # %%
 reason = next(

@@ -14,7 +14,8 @@
 # # Figure 4: predicting the best λ
 #
 # - **a** test accuracy against t·λ at large λ: the time of its peak gives c. C = η·S·c/(1−μ) has no dimension; where
-#   it differs between the λ, what c predicts depends on the λ at which it is measured;
+#   it differs between the λ, what c predicts depends on the λ at which it is measured. C stands beside those λ at which
+#   accuracy comes down after its peak, in every run;
 # - **b** the λ predicted for a training budget T, c/T, with the interval of c over seeds, and the best λ of a grid,
 #   with every λ within 0.1 % of the best accuracy; hollow where these reach the grid's edge, or where a seed's run at
 #   the predicted λ is missing.
@@ -26,6 +27,7 @@
 import numpy as np
 
 from l2dyn.measures.best_l2 import decades_apart
+from l2dyn.measures.peaks import has_come_down
 from l2dyn.measures.regression import mean_interval
 from l2dyn.plotting import style
 from l2dyn.plotting.budgets import by_budget, predicted_at_budgets, tuned_at_budgets
@@ -44,15 +46,19 @@ figure, (ax_peak, ax_l2) = style.panels(2, height=2.2)
 # %%
 shown = peaked[peaked["status"].isin(["finished", "short"]) & (peaked["l2"] > 0)]
 colors = style.learning_rate_colors(shown["l2"])
-end = 0.0
+end, come_down = 0.0, set()
 for row in shown.sort_values("l2").itertuples():
     columns = notebook.record(row)
     curve = (row.l2 * columns["epoch"], columns["test_accuracy"])
     ax_peak.plot(*curve, color=colors[row.l2], linewidth=0.6, alpha=0.8)
     torch_x = row.l2_torch * columns["epoch"]
+    if has_come_down(columns["test_accuracy"]):
+        come_down.add(row.run_id)
     notebook.plot("a", f"l2={row.l2:g} seed={row.seed}", *curve, row.run_id, x_torch=torch_x)
     end = max(end, curve[0][-1])
 times = shown[(shown["t_star"] > 0) & ~shown["censored"]]
+level = set(times["l2"][~times["run_id"].isin(come_down)])
+times = times[~times["l2"].isin(level)]
 groups = dict(list(times.groupby("l2")))
 intervals = mean_interval([np.log(runs["C"]) for runs in groups.values()]) if groups else []
 read = dict(zip(groups, intervals, strict=True))
@@ -101,7 +107,9 @@ notebook.plot("b", "predicted", guessed.index, guessed["l2"], guessed["run_ids"]
 both = by_budget(tuned, guessed)
 for row in both.itertuples():
     apart = decades_apart(row.l2_centre, row.l2_predicted)
-    notebook.number("b", f"decades from tuned (centre) to predicted, {row.Index:g} epochs", apart)
+    without = [decades_apart(centre, row.l2_predicted) for centre in (row.l2_centre, *row.centres)]
+    interval, what = (min(without), max(without)), f"decades from tuned (centre) to predicted, {row.Index:g} epochs"
+    notebook.number("b", what, apart, *interval, told=interval[1] - interval[0] <= 0.2)
 style.budget_axis(ax_l2, tuned.index)
 ax_l2.set(yscale="log", ylabel=style.with_units(r"L2 coefficient $\lambda$", units))
 style.make_room(ax_l2, below=0.3)

@@ -27,7 +27,7 @@ from l2dyn.measures.peaks import FITTED_ERROR
 from l2dyn.measures.power_laws import fit_power_law
 from l2dyn.plotting import style
 from l2dyn.plotting.notebook import FigureNotebook
-from l2dyn.plotting.time_scales import draw_points, draw_times
+from l2dyn.plotting.time_scales import draw_points, draw_times, told
 
 notebook = FigureNotebook.start("figS-fail")
 names = notebook.config.figures["figS-fail"].experiments
@@ -50,8 +50,8 @@ for name, color in zip(names, (style.BLUE, style.ORANGE), strict=True):
         draw_times(notebook, ax_time, "a", label, timed[~unfit], color)
     law = fit_power_law(timed["t_star"], timed["l2"], censored=timed["censored"]) if len(timed) else None
     if law is not None:
-        ids = " ".join(timed["run_id"])
-        notebook.number("a", f"exponent of l2, {label}, all runs", law.slopes[0], law.low[0], law.high[0], ids)
+        ids, slope = " ".join(timed["run_id"]), (law.slopes[0], law.low[0], law.high[0])
+        notebook.number("a", f"exponent of l2, {label}, all runs", *slope, ids, told(law))
     if name == names[0] and (~unfit).any():
         l2 = np.array([runs["l2"].min(), runs["l2"].max()])
         middle = float(np.exp(np.log(timed[~unfit]["t_star"] * timed[~unfit]["l2"]).mean()))

@@ -25,7 +25,7 @@ from l2dyn.claims.laws import loss_minima
 from l2dyn.measures.power_laws import fit_power_law
 from l2dyn.plotting import style
 from l2dyn.plotting.notebook import FigureNotebook
-from l2dyn.plotting.time_scales import draw_times, law_of_l2
+from l2dyn.plotting.time_scales import draw_times, law_in_words, told
 
 notebook = FigureNotebook.start("figS-loss")
 names = notebook.config.figures["figS-loss"].experiments
@@ -57,8 +57,9 @@ def draw(ax, panel: str, runs: pd.DataFrame) -> None:
     if law is not None:
         ids = " ".join(runs["run_id"])
         more = {"runs": law.points, "bounds": law.bounds}
-        notebook.number(panel, "exponent of l2 at fixed lr", law.slopes[0], law.low[0], law.high[0], ids, **more)
-        ax.text(0.04, 0.04, law_of_l2("", law), transform=ax.transAxes, fontsize=style.SMALL)
+        slope = law.slopes[0], law.low[0], law.high[0]
+        notebook.number(panel, "exponent of l2 at fixed lr", *slope, ids, told(law), **more)
+        ax.text(0.04, 0.04, law_in_words("", law), transform=ax.transAxes, fontsize=style.SMALL)
 
 
 # %%

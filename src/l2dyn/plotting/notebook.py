@@ -104,8 +104,12 @@ class FigureNotebook:
         columns = {"kind": "points", "panel": panel, "series": series, "x": np.asarray(x), "y": np.asarray(y)}
         self.plotted.append(pd.DataFrame({**columns, **more, "run_ids": run_ids}))
 
-    def number(self, panel: str, what: str, value: float, low=np.nan, high=np.nan, run_ids="", **more) -> None:
-        """Note a number that is read off the figure, with its interval: a row of the CSV, and of results.md."""
+    def number(self, panel: str, what: str, value, low=np.nan, high=np.nan, run_ids="", told=True, **more) -> None:
+        """Note a number that is read off the figure, with its interval: a row of the CSV, and of results.md.
+
+        told: whether the runs tell the number; where they do not, the interval alone is noted.
+        """
+        value = value if told else np.nan
         columns = {"kind": "number", "panel": panel, "series": what, "x": np.nan, "y": [value], "low": low}
         self.plotted.append(pd.DataFrame({**columns, "high": high, **more, "run_ids": run_ids}))
 

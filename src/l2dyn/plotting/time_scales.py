@@ -11,7 +11,7 @@ from l2dyn.measures.regression import mean_interval
 from l2dyn.plotting import style
 from l2dyn.plotting.notebook import FigureNotebook
 
-TOLD = 1.0  # an exponent whose interval is wider than this has not been measured
+TOLD = 0.45  # an exponent whose interval is wider is not told: three times what another machine may change of it
 
 
 def draw_rows(notebook: FigureNotebook, *rows: tuple[str, str]) -> Figure:
@@ -70,7 +70,7 @@ def draw_time(notebook: FigureNotebook, ax: Axes, panel: str, grid: pd.DataFrame
             ids = " ".join(runs["run_id"])
             what = f"exponent of l2 at lr={lr:g}"
             more = {"decades": one.decades[0], "runs": one.points, "bounds": one.bounds}
-            notebook.number(panel, what, one.slopes[0], one.low[0], one.high[0], ids, **more)
+            notebook.number(panel, what, one.slopes[0], one.low[0], one.high[0], ids, told(one), **more)
 
 
 def draw_best(notebook: FigureNotebook, ax: Axes, panel: str, grid: pd.DataFrame) -> None:
@@ -158,18 +158,27 @@ def _draw_without_l2(notebook, ax, panel, runs) -> None:
     notebook.plot(panel, "l2=0", [0.0], [means.max()], ids)
 
 
-def law_of_l2(what: str, law: PowerLaw) -> str:
-    """The law in words: `what` (mathematics) and λ with its exponent and interval; where that is wide the interval."""
-    interval = f"[{law.low[0]:.2f}, {law.high[0]:.2f}]".replace("-", "−")
-    if law.high[0] - law.low[0] > TOLD:
-        return f"exponent of $\\lambda$ in {interval}"
-    return f"${what}\\lambda^{{{law.slopes[0]:.2f}}}$ {interval}"
+def told(law: PowerLaw, variable: int = 0) -> bool:
+    """Whether the runs tell an exponent: that of λ, or of η (variable 1)."""
+    return law.high[variable] - law.low[variable] <= TOLD
+
+
+def law_in_words(what: str, law: PowerLaw, variable: int = 0) -> str:
+    """The law in words: `what` (mathematics) and λ, or η (variable 1), with its exponent and interval.
+
+    Where the runs do not tell the exponent its interval stands alone.
+    """
+    name, low, high = (r"\lambda", r"\eta")[variable], law.low[variable], law.high[variable]
+    interval = f"[{low:.2f}, {high:.2f}]".replace("-", "−")
+    if not told(law, variable):
+        return f"exponent of ${name}$ in {interval}"
+    return f"${what}{name}^{{{law.slopes[variable]:.2f}}}$ {interval}"
 
 
 def _draw_fit(notebook, ax, panel, fitted) -> None:
     """The fitted law as a dotted line at the middle η, its exponents in words and in the CSV.
 
-    A law that the runs at hand do not tell (law_of_l2) has no line.
+    A law that the runs at hand do not tell has no line.
     """
     rates = sorted(set(fitted["lr"]))
     variables = [fitted["l2"], *([fitted["lr"]] if len(rates) > 1 else [])]
@@ -177,16 +186,16 @@ def _draw_fit(notebook, ax, panel, fitted) -> None:
     if law is None:
         return
     ids = " ".join(fitted["run_id"])
-    text = law_of_l2("t^* \\propto ", law)
-    if law.high[0] - law.low[0] <= TOLD:
+    text = "\n".join(law_in_words("t^* \\propto ", law, variable) for variable in range(len(variables)))
+    if told(law):
         l2 = np.geomspace(fitted["l2"].min(), fitted["l2"].max(), 50)
         line = np.exp(law.intercept) * l2 ** law.slopes[0]
         if len(rates) > 1:
             line = line * rates[len(rates) // 2] ** law.slopes[1]
-            text += f"\n$t^* \\propto \\eta^{{{law.slopes[1]:.2f}}}$"
         ax.plot(l2, line, ":", color=style.NEUTRAL, linewidth=1.0, zorder=1)
         notebook.plot(panel, "fit", l2, line, ids)
     ax.text(0.04, 0.03, text, transform=ax.transAxes, fontsize=style.SMALL, va="bottom")
-    for name, decades, slope, low, high in zip(("l2", "lr"), law.decades, law.slopes, law.low, law.high, strict=False):
-        more = {"decades": decades, "runs": law.points, "bounds": law.bounds}
-        notebook.number(panel, f"exponent of {name}", slope, low, high, ids, **more)
+    for i, name in enumerate(("l2", "lr")[: len(variables)]):
+        more = {"decades": law.decades[i], "runs": law.points, "bounds": law.bounds}
+        slope = law.slopes[i], law.low[i], law.high[i]
+        notebook.number(panel, f"exponent of {name}", *slope, ids, told(law, i), **more)

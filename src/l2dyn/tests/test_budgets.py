@@ -18,7 +18,7 @@ from l2dyn.runs.records import write_records
 from l2dyn.tables.l2_selection import select_l2
 from l2dyn.tables.summary import summarize, write_summary
 
-SPREAD = ["l2_low", "l2_high", "l2_centre", "at_edge"]
+SPREAD = ["l2_low", "l2_high", "l2_centre", "at_edge", "centres"]
 
 
 def rows(*listed, status="finished") -> pd.DataFrame:
@@ -150,6 +150,14 @@ def test_predicted_by_hand():
     assert table["low"].tolist() == [0.4, 0.7]
     assert table["high"].tolist() == [0.6, 0.8]
     assert table["run_ids"].tolist() == ["0.016/1 0.016/0", "0.004/0 0.004/1"]
+
+
+def test_the_centre_without_each_seed_says_how_well_it_is_told():
+    table = tuned_at_budgets(GRID)
+    assert table.loc[2, "centres"] == pytest.approx((0.04, 0.04))
+    assert table.loc[8, "centres"] == pytest.approx((0.01, 0.04))  # the best are 0.54 and 0.70
+    one = GRID[GRID["seed"] == 0]
+    assert tuned_at_budgets(one)["centres"].tolist() == [(), ()]
 
 
 def test_each_budget_says_how_many_seeds_it_has():
