@@ -203,7 +203,7 @@ def cut_low(ax: Axes, depth: float = 0.12) -> None:
             ax.plot(x, height, "v", color=line.get_color(), markersize=3, transform=ax.get_xaxis_transform())
     for line in ax.get_lines():
         y = np.asarray(line.get_ydata(), dtype=float)
-        if line.get_linestyle() == "-" and len(y) > 1:
+        if line.get_marker() == "o" or (line.get_linestyle() == "-" and len(y) > 1):
             line.set_ydata(np.where(y < highest - depth, np.nan, y))
 
 

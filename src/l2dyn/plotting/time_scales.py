@@ -60,7 +60,7 @@ def draw_time(notebook: FigureNotebook, ax: Axes, panel: str, grid: pd.DataFrame
         notebook.plot(panel, f"lr={lr:g} diverged", runs["l2"], np.nan, runs["run_id"].to_numpy())
     style.log_axis_of_l2(ax, grid["units"].iloc[0])
     ax.set(yscale="log", ylabel="epochs to peak $t^*$")
-    style.make_room(ax, below=0.3)
+    style.make_room(ax, below=0.45 if timed["lr"].nunique() > 1 else 0.3)  # for one or two exponents in words
     style.label_short_log_axis(ax.yaxis)
     fitted = timed[timed["t_star"] > 0]
     _draw_fit(notebook, ax, panel, fitted)

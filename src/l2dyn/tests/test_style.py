@@ -59,6 +59,8 @@ def heights(low):
     style.draw_series(ax, np.arange(6.0), y, "k")
     style.cut_low(ax)
     triangles = [line for line in ax.get_lines() if line.get_marker() == "v"]
+    shown = [y for line in ax.get_lines() if line.get_marker() == "o" for y in line.get_ydata() if np.isfinite(y)]
+    assert len(shown) == 6 - len(triangles)  # none twice, were the axis widened
     return ax.get_ylim()[0], len(triangles)
 
 
