@@ -5,8 +5,7 @@ import sys
 import pytest
 from checkout import rows_of
 
-# they need the whole smoke scale, for which other processes would wait
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("smoke")]
+pytestmark = pytest.mark.slow  # they need the whole smoke scale
 
 PANELS = {
     "fig1": "abc",

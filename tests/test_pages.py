@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from checkout import ROOT
 
-# they need the whole smoke scale, for which other processes would wait
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("smoke")]
+pytestmark = pytest.mark.slow  # they need the whole smoke scale
 
 PAGES = ("README.md", "CONTRIBUTING.md", "config/README.md", *sorted(f"docs/{p.name}" for p in ROOT.glob("docs/*.md")))
 INSTEAD = {  # what would take hours, or install a second time: the same, so that it only says what it would do

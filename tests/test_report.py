@@ -10,8 +10,7 @@ import pytest
 from browser import browser
 from checkout import rows_of
 
-# they need the whole smoke scale, for which other processes would wait
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("smoke")]
+pytestmark = pytest.mark.slow  # they need the whole smoke scale
 
 
 @pytest.fixture(scope="module")

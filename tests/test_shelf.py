@@ -5,7 +5,7 @@ import re
 import pytest
 from checkout import ROOT, Checkout
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("shelf")]
+pytestmark = pytest.mark.slow
 
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.]*\.png)")
 

@@ -14,7 +14,7 @@ import yaml
 from checkout import Checkout, needs
 from filelock import FileLock
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]  # one process holds it; others would wait
+pytestmark = pytest.mark.slow
 
 CONF = """
 ClusterName=test
