@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import logging
 import os
 import shutil
 
@@ -58,6 +59,16 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("slow") and "l2dyn" in item.path.parts:
                 item.add_marker(pytest.mark.skip(reason="slow; L2DYN_REQUIRE_ALL=1 runs it"))
+
+
+@pytest.fixture(autouse=True)
+def own_logging():
+    """What a command does to the project's logger ends with its test."""
+    logger = logging.getLogger("l2dyn")
+    handlers, propagate, level = list(logger.handlers), logger.propagate, logger.level
+    yield
+    logger.handlers, logger.propagate = handlers, propagate
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")
