@@ -78,7 +78,8 @@ for ax in axes:
     style.log_axis_of_l2(ax, summaries[names[0]]["units"].iloc[0])
     ax.set(yscale="log")
     style.make_room(ax, below=0.3)
-    ax.legend(loc="best")
+    style.make_room(ax, above=0.3)  # the exponent stands below
+    ax.legend(loc="upper right")
 
 # %%
 note = f"seeds: {notebook.seeds(*names)}; exponents at fixed η with 90 % intervals; hollow: bounds, and taken as such"
