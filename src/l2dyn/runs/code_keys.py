@@ -1,8 +1,8 @@
 """Code keys: a hash of the analysis code behind a result, so that a changed definition makes it anew."""
 
-import ast
 import functools
 import hashlib
+import re
 from pathlib import Path
 
 from l2dyn.files import ROOT
@@ -12,6 +12,9 @@ from l2dyn.specs.base import canonical_json
 ANALYSIS = ("measures", "claims", "tables", "theory", "plotting", "data", "nets")
 # and modules elsewhere by which a record is read: which one counts, up to where, at which steps, in which units
 READING = ("runs/records.py", "runs/bundles.py", "specs/horizons.py", "specs/units.py")
+# import statements: the syntax tree of the whole package would take a quarter of a second of every Snakemake call
+_IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import[ \t]+(\([^)]*\)|.*)|import[ \t]+(.*))", re.MULTILINE)
+_NAME = re.compile(r"[\w.]+")
 
 
 def code_key(*roots: str | Path) -> str:
@@ -33,11 +36,8 @@ def code_key(*roots: str | Path) -> str:
 def _imported(path: Path) -> tuple[Path, ...]:
     """The files of this package that a Python file imports, at its top or inside functions."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    for module, things, modules in _IMPORT.findall(path.read_text(encoding="utf-8")):
+        names |= {module, *(f"{module}.{thing}" for thing in _NAME.findall(things)), *_NAME.findall(modules)}
     found = (_source(name) for name in sorted(names) if name.split(".")[0] == "l2dyn")
     return tuple(path for path in found if path is not None)
 
