@@ -41,7 +41,8 @@ for ax, panel, summary, name in ((ax_fc, "a", fully, "figS-adamw-fc"), (ax_cnn, 
     colors = style.learning_rate_colors(summary["lr"])
     for lr, color in sorted(colors.items()):
         ax.plot([], [], "-o", color=color, linewidth=0.9, label=rf"$\eta = {style.number(lr)}$")
-    ax.legend(loc="best")
+    style.make_room(ax, above=0.3)
+    ax.legend(loc="upper right")  # the exponents stand below
 
 # %%
 tuned, guessed = tuned_at_budgets(grid), predicted_at_budgets(predicted)
