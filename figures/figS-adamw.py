@@ -41,7 +41,7 @@ for ax, panel, summary, name in ((ax_fc, "a", fully, "figS-adamw-fc"), (ax_cnn, 
     colors = style.learning_rate_colors(summary["lr"])
     for lr, color in sorted(colors.items()):
         ax.plot([], [], "-o", color=color, linewidth=0.9, label=rf"$\eta = {style.number(lr)}$")
-    style.make_room(ax, above=0.3)
+    style.make_room(ax, below=0.2, above=0.3)
     ax.legend(loc="upper right")  # the exponents stand below
 
 # %%
