@@ -10,8 +10,8 @@ from filelock import FileLock
 
 
 def pytest_collection_modifyitems(items):
-    """Long tests run where nothing may be skipped, as in CI; they begin first, so that short ones fill the end."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Long tests run where nothing may be skipped, as in CI; the longer come first, so that short ones fill the end."""
+    items.sort(key=lambda item: (item.get_closest_marker("slow") is None, not item.path.is_relative_to(ROOT / "tests")))
     if os.environ.get("L2DYN_REQUIRE_ALL") != "1":
         for item in items:
             if item.get_closest_marker("slow"):

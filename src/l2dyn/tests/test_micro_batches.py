@@ -25,7 +25,7 @@ SETUPS = {
 
 def trainer(micro_batch=0, **fields):
     samples = made_up_samples(24, 16, downscale=2)
-    task = make_task(samples, 12, **{"lr": 0.05, "l2": 0.02, "batch": 8, "order_seed": 3} | fields)
+    task = make_task(samples, 6, **{"lr": 0.05, "l2": 0.02, "batch": 8, "order_seed": 3} | fields)
     return SingleTrainer([task], samples, micro_batch=micro_batch)
 
 
