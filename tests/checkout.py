@@ -135,6 +135,12 @@ def jobs_of(done: subprocess.CompletedProcess) -> dict[str, int]:
     return counts
 
 
+def made(done) -> dict[str, int]:
+    """Jobs below training that ran."""
+    below = ("summarize", "select_l2", "theory", "figure", "publish", "claims", "results")
+    return {rule: count for rule, count in jobs_of(done).items() if rule in below}
+
+
 def nothing_to_do(done: subprocess.CompletedProcess) -> bool:
     """Whether Snakemake said so."""
     return "Nothing to be done" in done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""The DAG from end to end: what runs, what does not run again, what comes back after a loss, what a fault says."""
+"""The DAG from end to end: what runs, and what does not run again."""
 
 import json
 import os
@@ -8,15 +8,9 @@ import subprocess
 import sys
 
 import pytest
-from checkout import Checkout, damage, flip_in_columns, jobs_of, lines_of_users, needs, nothing_to_do
+from checkout import Checkout, damage, jobs_of, lines_of_users, made, needs, nothing_to_do
 
 SLOW = pytest.mark.slow  # the whole of what the others show in part
-MADE_BELOW_TRAINING = ("summarize", "select_l2", "theory", "figure", "publish", "claims", "results")
-
-
-def made(done) -> dict[str, int]:
-    """Jobs below training."""
-    return {rule: count for rule, count in jobs_of(done).items() if rule in MADE_BELOW_TRAINING}
 
 
 def test_everything_is_a_declared_output(finished_tiny):
@@ -59,81 +53,6 @@ def test_runs_that_several_experiments_list_are_trained_once(finished_tiny):
     logs = finished_tiny.train_logs(since=0)
     trained = [run for log in logs for run in re.findall(r" run ([0-9a-f]{12}) finished", log.read_text())]
     assert len(trained) == len(set(trained)) == len(finished_tiny.records())
-
-
-# --- losses ----------------------------------------------------------------------------------------
-
-LOST = (
-    "fig2ab/summary.csv",
-    "fig1b-predicted/l2.json",
-    "theory/modes.csv",
-    "fig1b-predicted/summary.csv",
-    "fig1c-tuned/l2.json",
-    "fig4.csv",
-    "fig2.png",
-    "results.md",
-)
-
-
-@pytest.mark.parametrize("name", [name if i < 3 else pytest.param(name, marks=SLOW) for i, name in enumerate(LOST)])
-def test_a_lost_file_is_made_again_and_nothing_trained(tiny, name):
-    content = (tiny.out / name).read_bytes()
-    (tiny.out / name).unlink()
-    done = tiny.snakemake("all" if name != "fig4.csv" else "results/tiny/fig4.csv")
-    assert (tiny.out / name).read_bytes() == content
-    assert done.trained == 0
-
-
-@pytest.mark.parametrize("with_cache", [True, False], ids=["from the cache", "without it"])
-def test_a_lost_bundle_is_put_together_again_to_the_byte(tiny, with_cache):
-    """Without the cache its runs are lost, but no other one's: 'fig2ab' has two slices."""
-    (bundle, other) = tiny.bundles("fig2ab")
-    content, kept = bundle.read_bytes(), other.read_bytes()
-    bundle.unlink()
-    if not with_cache:
-        shutil.rmtree(tiny.path / "results" / "cache")
-    done = tiny.snakemake("all")
-    assert (bundle.read_bytes() == content) or not with_cache  # trained again it holds other times
-    assert other.read_bytes() == kept
-    assert done.trained == (0 if with_cache else len(json_of(content)))
-    assert nothing_to_do(tiny.snakemake("all"))
-
-
-def json_of(bundle: bytes) -> dict:
-    """The runs of a bundle, from its metadata."""
-    import io
-
-    import pyarrow.parquet as pq
-
-    return json.loads(pq.read_metadata(io.BytesIO(bundle)).metadata[b"l2dyn"])["runs"]
-
-
-def test_without_the_cache_there_is_nothing_to_do_and_figures_are_restyled(tiny):
-    shutil.rmtree(tiny.path / "results" / "cache")
-    assert nothing_to_do(tiny.snakemake("all"))
-    tiny.edit("figures/fig4.py", 'ylabel="test accuracy"', 'ylabel="accuracy on the test set"')
-    done = tiny.snakemake("all")
-    assert made(done) == {"figure": 1, "publish": 1, "results": 1}
-    assert "train" not in jobs_of(done)
-
-
-@SLOW
-def test_without_results_of_the_scale_everything_comes_back_from_the_cache(tiny):
-    ids = tiny.records()
-    shutil.rmtree(tiny.out)
-    done = tiny.snakemake("all")
-    assert done.trained == 0
-    assert tiny.records() == ids
-    assert (tiny.path / "figures" / "fig2.pdf").exists()
-
-
-@SLOW
-def test_without_cache_and_data_one_lost_bundle_trains_its_own_runs_only(tiny):
-    for name in ("cache", "data"):
-        shutil.rmtree(tiny.path / "results" / name)
-    (bundle,) = tiny.bundles("fig4a")
-    bundle.unlink()
-    assert tiny.snakemake("all").trained == 1
 
 
 # --- changes ---------------------------------------------------------------------------------------
@@ -283,32 +202,7 @@ def test_keep_going_finishes_what_it_can(fresh):
     assert (fresh.path / "figures" / "fig2.pdf").exists()
 
 
-# --- faults ----------------------------------------------------------------------------------------
-
-
-def test_a_damaged_bundle_is_one_line_that_says_what_to_delete(tiny):
-    (bundle,) = tiny.bundles("fig4a")
-    damage(bundle)
-    (tiny.out / "fig4a" / "summary.csv").unlink()
-    done = tiny.snakemake("results/tiny/fig4a/summary.csv", rc=1)
-    (line,) = lines_of_users(done)
-    assert f"delete {bundle.relative_to(tiny.path)} and call again" in line
-    bundle.unlink()
-    assert tiny.snakemake("all").trained == 0
-
-
-@pytest.mark.parametrize("harm", [damage, flip_in_columns])
-def test_a_damaged_cache_record_is_one_line_and_trained_again_only_where_it_is_needed(tiny, harm):
-    hurt = tiny.summary("fig4a")[0]["run_id"]
-    harm(tiny.path / "results" / "cache" / "runs" / f"{hurt}.parquet")
-    assert nothing_to_do(tiny.snakemake("all"))  # the bundle has it
-    (bundle,) = tiny.bundles("fig4a")
-    bundle.unlink()
-    done = tiny.snakemake("all")
-    assert done.trained == 1
-    (line,) = lines_of_users(done)
-    assert hurt in line
-    assert (tiny.path / "results" / "cache" / "runs" / f"{hurt}.parquet.corrupt").exists()
+# --- the shelf, and other folders --------------------------------------------------------------------
 
 
 def test_train_false_draws_what_is_there_and_sees_what_comes(tiny):
