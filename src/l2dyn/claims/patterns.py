@@ -149,7 +149,7 @@ def _interior_best(evidence: Evidence, name: str, label: str, criterion: dict, c
     ]
     intervals = [t_interval(values, evidence.image(name)) for values in gains]
     verdict = all_of(within(low, high, at_least=criterion["min_gain"], strict=True) for _, low, high in intervals)
-    lesser = min(intervals)
+    lesser = min(intervals, key=lambda interval: interval[1])  # the end that is beaten with less certainty
     chosen = ", ".join(f"{l2:g}" for l2 in sorted(set(best.values())))
     ends = f"ends λ = {table.columns[0]:g} and {table.columns[-1]:g}, best {chosen}"
     return Part(label, verdict, what, *lesser, wanted, f"{ends}; chosen on the other seeds", **basis)
