@@ -17,6 +17,7 @@ LOST = (
     "fig4.csv",
     "fig2.png",
     "results.md",
+    "claim_parts.csv",
 )
 
 

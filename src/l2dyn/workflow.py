@@ -31,6 +31,7 @@ from l2dyn.specs.base import canonical_json, to_dict
 from l2dyn.specs.data_sets import DATA_SETS
 
 log = logging.getLogger(__name__)
+TABLES = ("claims.csv", "claim_parts.csv", "claims.md", "results.md")  # of a whole scale
 
 
 class Workflow:
@@ -114,7 +115,7 @@ class Workflow:
             files |= dict.fromkeys(f"{self.out}/theory/{curve}.csv" for curve in section.theory)
             files |= dict.fromkeys(f"{self.out}/{name}.{kind}" for kind in ("pdf", "png", "csv"))
             files |= dict.fromkeys(f"figures/{name}.{kind}" for kind in ("pdf", "png"))
-        return [*files, *(f"{self.out}/{name}" for name in ("claims.csv", "claims.md", "results.md") if supplement)]
+        return [*files, *(f"{self.out}/{name}" for name in TABLES if supplement)]
 
     def late_targets(self, checkpoints, supplement: bool = True) -> list[str]:
         """The bundles of experiments with an l2 selection: known once their l2.json is there."""
@@ -226,11 +227,16 @@ class Workflow:
         return _hash([wanted, config.horizon.fixed, read, code_key("l2dyn.tables.l2_selection")])
 
     def theory_key(self, curve: str) -> str:
-        """Of a theory curve: its section, the experiments that it needs, its code, and what ships of it."""
+        """Of a theory curve: its section, its code, what ships of it, and all experiments with a net as it needs.
+
+        A table may hold columns for runs of other experiments, those of another width, say.
+        """
         section = self.config.theory.curve(curve)
         parts = [to_dict(section), self.config.train, code_key(section.table.partition(":")[0])]
         parts.append("" if self.config.train else _content(f"theory/{self.scale}/{curve}.csv"))
-        return _hash(parts + [to_dict(self.config.experiments[name]) for name in section.needs])
+        experiments = self.config.experiments
+        kinds = {experiments[name].net.kind for name in section.needs}
+        return _hash(parts + [to_dict(one) for one in experiments.values() if one.net.kind in kinds])
 
     def figure_key(self, figure: str) -> str:
         """Of a figure besides its inputs: the experiments' configuration, its notebook and all that it imports."""
@@ -244,8 +250,9 @@ class Workflow:
         return _hash([_content("claims.yaml"), experiments, code_key("l2dyn.tables.claims")])
 
     def results_key(self) -> str:
-        """Of results.md besides its inputs."""
-        return _hash([_content("remarks.yaml"), code_key("l2dyn.tables.results")])
+        """Of results.md besides its inputs: what is said of the scale, its experiments and the claims."""
+        said = [self.config.about, {name: one.shows for name, one in self.config.experiments.items()}]
+        return _hash([_content("remarks.yaml"), said, code_key("l2dyn.tables.results")])
 
     # the report
 

@@ -25,7 +25,8 @@ checkpoint select_l2:
 
 rule summarize:
     input:
-        lambda wildcards: flow.bundles(wildcards.experiment, checkpoints),
+        bundles=lambda wildcards: flow.bundles(wildcards.experiment, checkpoints),
+        l2=lambda wildcards: flow.selection(wildcards.experiment, checkpoints),
     output:
         report(
             f"{flow.out}/{{experiment}}/summary.csv",
@@ -43,7 +44,7 @@ rule summarize:
         "{wildcards.experiment}: one row a run"
     shell:
         '"$L2DYN_PYTHON" -m l2dyn summarize $L2DYN_OPTIONS --experiment {wildcards.experiment}'
-        " --output {output:q} --log {log:q} --bundles {input:q}"
+        " --output {output:q} --log {log:q} --bundles {input.bundles:q}"
 
 
 # Closed forms evaluated in NumPy; those of figure 5c use the kernel of the training set.

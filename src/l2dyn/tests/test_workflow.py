@@ -256,6 +256,28 @@ def test_a_shipped_curves_key_changes_with_the_curve(workplace, tmp_path, monkey
     assert (before[0] != after[0], before[1] == after[1]) == (True, True)
 
 
+def test_a_curves_key_changes_with_every_experiment_that_its_table_may_read(workplace, write_scale, tiny):
+    """The kernel's table has columns for runs of other widths, too; the modes' has none."""
+    keys = []
+    for width in (8, 16):
+        net = tiny["experiments"]["first"]["net"] | {"width": width}
+        tiny["experiments"]["wider"] = tiny["experiments"]["first"] | {"net": net}
+        write_scale(tiny)
+        flow = Workflow(TINY)
+        keys.append((flow.theory_key("kernel"), flow.theory_key("modes")))
+    assert keys[0][0] != keys[1][0]
+    assert keys[0][1] == keys[1][1]
+
+
+def test_the_results_pages_key_changes_with_what_is_said_of_the_scale(workplace, write_scale, tiny):
+    before = Workflow(TINY).results_key()
+    for said in (tiny | {"about": "another"}, tiny | {"experiments": tiny["experiments"]}):
+        said["experiments"]["first"]["shows"] = said["about"]
+        write_scale(said)
+        assert Workflow(TINY).results_key() != before
+        before = Workflow(TINY).results_key()
+
+
 # --- l2 selections ---------------------------------------------------------------------------------
 
 
@@ -322,7 +344,8 @@ def package(tmp_path, monkeypatch):
         "tables/summary.py": "def rows():\n    from l2dyn.measures import peaks\n    from l2dyn.runs import records\n",
         "tables/other.py": "import os\n",
         "runs/plan.py": "from l2dyn.tables import other\n",
-        "runs/records.py": "import json\n",
+        "runs/records.py": "from l2dyn.specs import data_sets\n",
+        "specs/data_sets.py": "CHANCE = 0.1\n",
     }
     for name, text in files.items():
         path = tmp_path / "src" / "l2dyn" / name
@@ -342,6 +365,7 @@ def package(tmp_path, monkeypatch):
         ("tables/summary.py", True),
         ("runs/records.py", True),
         ("tables/other.py", False),
+        ("specs/data_sets.py", True),
         ("runs/plan.py", False),
     ],
 )
