@@ -194,7 +194,8 @@ def cut_low(ax: Axes, depth: float = 0.12) -> None:
     count = sum(int(low.sum()) for _, low in below)
     if not 0 < count <= MOST_CUT * sum(len(low) for _, low in below):
         return
-    ax.set_ylim(highest - depth, max(highest + 0.1 * depth, ax.get_ylim()[1]))  # bars reach above the points
+    top = max(highest, ax.dataLim.y1)  # bars reach above the points
+    ax.set_ylim(highest - depth, top + 0.1 * depth)
     stacked: dict[float, int] = {}
     for line, low in below:
         for x in np.asarray(line.get_xdata())[low]:
