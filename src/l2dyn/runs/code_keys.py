@@ -13,7 +13,7 @@ ANALYSIS = ("measures", "claims", "tables", "theory", "plotting", "data", "nets"
 # and modules elsewhere by which a record is read: which one counts, up to where, at which steps, in which units, what
 # chance is
 READING = ("runs/records.py", "runs/bundles.py", "specs/horizons.py", "specs/units.py", "specs/data_sets.py")
-# import statements: the syntax tree of the whole package would take a quarter of a second of every Snakemake call
+# import statements: parsing the whole package into syntax trees would slow every Snakemake call
 _IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import[ \t]+(\([^)]*\)|.*)|import[ \t]+(.*))", re.MULTILINE)
 _NAME = re.compile(r"[\w.]+")
 
