@@ -11,7 +11,8 @@ LOOKS_LIKE_PERCENT = 0.1  # no tolerance is as large as 10 points
 def number(name: str, value) -> float:
     """One real number as a float: Python's, NumPy's, or an array or Tensor of one element; nan and inf are numbers.
 
-    Raises ValueError, naming the argument, for text, a bool, None, a list and whatever else is no number.
+    Raises:
+        ValueError: naming the argument, for text, a bool, None, a list and whatever else is no number.
     """
     if isinstance(value, Real) or hasattr(value, "shape"):
         found = array(name, value)
@@ -25,7 +26,10 @@ def array(name: str, value) -> np.ndarray:
     """Real numbers as a float64 array of any shape, nan and inf included.
 
     value: a number, a list (of Tensors, too), an array, or a Tensor of whatever precision and device, one that requires
-    a gradient included. Raises ValueError, naming the argument, for text, bools, None, complex numbers, ragged lists.
+    a gradient included.
+
+    Raises:
+        ValueError: naming the argument, for text, bools, None, complex numbers, ragged lists.
     """
     value = _without_torch(value)
     try:

@@ -26,7 +26,8 @@ def shipped_folder() -> Path:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write to a temporary name in the same folder, sync, rename.
 
-    Raises UserError when the folder cannot be written or the disk is full; an earlier file at `path` is kept then.
+    Raises:
+        UserError: when the folder cannot be written or the disk is full; an earlier file at `path` is kept then.
     """
     with explained_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,10 @@ TABLES = ("claims.csv", "claim_parts.csv", "claims.md", "results.md")  # of a wh
 class Workflow:
     """The workflow of one scale.
 
-    config: Snakemake's mapping of `--config`. Raises UserError for a bad configuration or an unusable results folder.
+    config: Snakemake's mapping of `--config`.
+
+    Raises:
+        UserError: for a bad configuration or an unusable results folder.
     """
 
     def __init__(self, config: dict):

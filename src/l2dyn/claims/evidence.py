@@ -135,8 +135,8 @@ def at_budget(rows: pd.DataFrame, epochs: float) -> pd.DataFrame:
 def by_seed(rows: pd.DataFrame, column: str = "max_test_accuracy") -> pd.DataFrame:
     """Seeds by λ: one value each, only λ that every seed has.
 
-    Raises UserError for rows of several learning rates, or of several horizons at one λ: a mean over them has no
-    meaning.
+    Raises:
+        UserError: for rows of several learning rates, or of several horizons at one λ: a mean over them has no meaning.
     """
     if len(rows):
         where = f"experiments.{rows['experiment'].iloc[0]}: a claim is judged at a single"

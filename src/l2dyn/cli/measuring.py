@@ -153,7 +153,8 @@ def _predict_from(plan: Plan, arguments: argparse.Namespace) -> int:
 def _predicts(plan: Plan, source: str, listed: list[float]) -> tuple[float, str]:
     """The listed λ to predict from and the reading of c: those that the scale's own predictions take from the source.
 
-    Raises UserError where there are several λ and the scale does not name one of them.
+    Raises:
+        UserError: where there are several λ and the scale does not name one of them.
     """
     config = plan.scale.experiments[source]
     own = [other for other in plan.scale.experiments.values() if other.selected and other.l2.predicted_from == source]

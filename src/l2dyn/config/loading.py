@@ -18,7 +18,11 @@ _KINDS = {"listed", "selected", *(kind.model_fields["kind"].default for kind in 
 
 
 def config_folder() -> Path:
-    """`config/` below the current folder, else of the checkout. Raises UserError where there is neither."""
+    """`config/` below the current folder, else of the checkout.
+
+    Raises:
+        UserError: where there is neither.
+    """
     for folder in (Path("config"), ROOT / "config"):
         if folder.is_dir():
             return folder
@@ -34,8 +38,10 @@ def load_scale(name: str, **overrides) -> ScaleConfig:
     """The validated configuration of a scale; config/figures.yaml has figures that all share, null leaves one out.
 
     overrides: train, reuse, data_dir, device, threads; one that is None leaves the file's value. Where a job runs is
-    nobody's result: L2DYN_DEVICE and L2DYN_DATA override the file's device and data_dir too. Raises UserError: no such
-    scale, not YAML, an unknown key, a wrong type, a value out of range.
+    nobody's result: L2DYN_DEVICE and L2DYN_DATA override the file's device and data_dir too.
+
+    Raises:
+        UserError: no such scale, not YAML, an unknown key, a wrong type, a value out of range.
     """
     path = config_folder() / f"{name}.yaml"
     if name == FIGURES or not path.is_file():
@@ -58,7 +64,11 @@ def load_scale(name: str, **overrides) -> ScaleConfig:
 
 
 def parse_overrides(values: dict) -> Overrides:
-    """Snakemake's `config` mapping, typed. Raises UserError for an unknown key or a bad value."""
+    """Snakemake's `config` mapping, typed.
+
+    Raises:
+        UserError: for an unknown key or a bad value.
+    """
     return _validated(Overrides, values, where="--config")
 
 

@@ -31,8 +31,10 @@ def prepared_path(name: str, results: Path | None = None) -> Path:
 def prepare(name: str, path: Path, data_dir: str | None = None) -> None:
     """Write the canonical arrays of a data set to `path`, verified.
 
-    data_dir: a folder that holds the real data; without it they are downloaded. Raises UserError: a missing or
-    damaged source file, no network, a wrong checksum, an unwritable folder.
+    data_dir: a folder that holds the real data; without it they are downloaded.
+
+    Raises:
+        UserError: a missing or damaged source file, no network, a wrong checksum, an unwritable folder.
     """
     arrays = from_source(name, data_dir)
     found, expected = checksum(arrays), DATA_SETS[name].checksum
@@ -70,7 +72,10 @@ def facts(name: str, data_dir: str | None = None) -> dict:
     """What an entry of DATA_SETS says of a data set, as read from its source, its checksum not verified.
 
     Keys as the fields of DataSet: checksum, train_samples, test_samples, shape (height, width, channels), classes, and
-    per channel mean and std of the training pixels scaled to [0, 1]. Raises UserError for a source without samples.
+    per channel mean and std of the training pixels scaled to [0, 1].
+
+    Raises:
+        UserError: for a source without samples.
     """
     arrays = from_source(name, data_dir)
     images = arrays["train_images"]
@@ -106,7 +111,8 @@ def checksum(arrays: dict[str, np.ndarray]) -> str:
 def from_source(name: str, data_dir: str | None = None) -> dict[str, np.ndarray]:
     """The canonical arrays by name, from their source and not verified.
 
-    Raises UserError as the source does, and for images and labels that do not belong together.
+    Raises:
+        UserError: as the source does, and for images and labels that do not belong together.
     """
     train, test = imported(DATA_SETS[name].source)(data_dir)
     for split, (images, labels) in (("training", train), ("test", test)):

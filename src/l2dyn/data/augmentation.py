@@ -39,7 +39,8 @@ class Augmentation:
     stream of its own, so that one being switched on leaves the others' draws as they are; no draw depends on the
     device or the dtype of the images.
 
-    Raises ValueError for a negative crop or mixup, or a fill with more than one dimension.
+    Raises:
+        ValueError: for a negative crop or mixup, or a fill with more than one dimension.
 
     >>> augmentation = Augmentation(AugmentationSpec(flip=True, crop=4, mixup=0.2), seed=0)
     >>> images, labels = torch.rand(8, 3, 32, 32), torch.eye(10)[:8]
@@ -67,7 +68,8 @@ class Augmentation:
         [N, classes], one-hot or any distribution over the classes. What nothing changes is returned as it is: both
         for an empty spec, the targets without mixup.
 
-        Raises ValueError for other shapes or dtypes, or a `fill` of another number of channels.
+        Raises:
+            ValueError: for other shapes or dtypes, or a `fill` of another number of channels.
         """
         if images.ndim != 4 or not images.is_floating_point():
             raise ValueError(f"images must be floating [N, C, H, W], got {images.dtype} {tuple(images.shape)}")

@@ -19,7 +19,10 @@ def read(data_dir: str | None) -> tuple[Split, Split]:
     """(training, test) split from `data_dir`, or downloaded.
 
     `data_dir` holds the Parquet files of uoft-cs/cifar10, in one of the folders PARQUET, or what torchvision leaves:
-    one of PICKLES. Raises UserError: none of them, a file that is missing or damaged, no network.
+    one of PICKLES.
+
+    Raises:
+        UserError: none of them, a file that is missing or damaged, no network.
     """
     if data_dir is None:
         return _of_torchvision(None)

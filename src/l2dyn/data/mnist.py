@@ -17,7 +17,8 @@ KINDS = {"images": "idx3", "labels": "idx1"}
 def read(data_dir: str | None) -> tuple[Split, Split]:
     """(training, test) split from the IDX files in `data_dir`, or downloaded.
 
-    Raises UserError: a file that is missing or damaged, no network.
+    Raises:
+        UserError: a file that is missing or damaged, no network.
     """
     if data_dir is None:
         splits = torchvision_splits("MNIST")

@@ -10,8 +10,10 @@ from l2dyn.files import results_folder
 def torchvision_splits(name: str, data_dir: str | None = None) -> list:
     """The training and the test split of a torchvision data set, from `data_dir` or downloaded beside the results.
 
-    A download goes to a temporary name and is verified; a truncated one is fetched again. Raises UserError: no
-    torchvision, a file that is missing or damaged, no network.
+    A download goes to a temporary name and is verified; a truncated one is fetched again.
+
+    Raises:
+        UserError: no torchvision, a file that is missing or damaged, no network.
     """
     try:
         from torchvision import datasets

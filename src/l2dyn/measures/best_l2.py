@@ -25,13 +25,23 @@ def predict_l2(c: float, budget: float, first_decay: float | None = None, schedu
     first_decay is the time of the first decay. With schedule="cosine" (from the initial learning rate to 0 over the
     budget, after a warm-up that is short) λ = 2·c/budget: not the paper's but ours, from its law t* ∝ 1/(ηλ) read as
     λ·∫η dt = const., of which half is left; a guess, since most of that integral is collected early. c is measured at
-    the fixed initial learning rate in every case. c, budget and first_decay are in one unit of time, epochs by
-    default. Raises ValueError, naming the argument, for values that are not positive and finite or no numbers (of a
-    Coefficient give one reading), a first_decay after the end of the budget or beside a schedule, or an unknown
-    schedule.
+    the fixed initial learning rate in every case.
 
-    λ comes in the units of c. The paper's numbers, in the authors' units (20 times as much is a weight_decay, with 10
-    classes): c ≈ 0.0066, T = 200 epochs, the first decay at epoch 60.
+    Args:
+        c: λ·t* as it was measured, one reading of a Coefficient.
+        budget: T, the training time in the unit of c, epochs by default.
+        first_decay: of a piecewise-constant learning rate, in the same unit.
+        schedule: "constant" or "cosine".
+
+    Returns:
+        λ in the units of c.
+
+    Raises:
+        ValueError: naming the argument, for values that are not positive and finite or no numbers, a first_decay after
+            the end of the budget or beside a schedule, or an unknown schedule.
+
+    The paper's numbers, in the authors' units (20 times as much is a weight_decay, with 10 classes): c ≈ 0.0066, T =
+    200 epochs, the first decay at epoch 60.
 
     >>> f"{predict_l2(0.0066, 200, first_decay=60):.1e}"
     '1.1e-04'
@@ -51,10 +61,22 @@ def predict_l2_from_C(  # noqa: N802 - C and c are two quantities
 ) -> float:
     """The same from the dimensionless C = η·steps·λ/(1−μ), for another learning rate, batch or data size.
 
-    λ = C·(1−μ)/(lr·steps), where steps is the budget in optimizer steps (first_decay too), which is where batch and
-    data size come in. C is read off a `Coefficient` (its C_argmax); it is of order one, and between setups as different
-    as nets and data sets it may differ by a factor of several. Raises ValueError as predict_l2 does, and for a momentum
-    outside [0, 1).
+    λ = C·(1−μ)/(lr·steps). C is of order one, and between setups as different as nets and data sets it may differ by a
+    factor of several.
+
+    Args:
+        C: the C_argmax or C_within of a `Coefficient`.
+        lr: η, the initial learning rate, in PyTorch's units.
+        steps: the budget in optimizer steps, which is where batch and data size come in.
+        momentum: μ, in [0, 1).
+        first_decay: of a piecewise-constant learning rate, in optimizer steps.
+        schedule: "constant" or "cosine", as predict_l2 has it.
+
+    Returns:
+        λ in PyTorch's units (a weight_decay).
+
+    Raises:
+        ValueError: as predict_l2 does, and for a momentum outside [0, 1).
 
     The paper's WRN: C = 1.29, lr = 0.02 in PyTorch's units, 49 steps an epoch, 60 epochs until the first decay.
 
@@ -67,7 +89,11 @@ def predict_l2_from_C(  # noqa: N802 - C and c are two quantities
 
 
 def _read_off(name: str, value) -> float:
-    """C or C as a positive number. Raises ValueError where it is all that was measured."""
+    """`c` or `C` as a positive number.
+
+    Raises:
+        ValueError: where it is all that was measured.
+    """
     if isinstance(value, Coefficient):
         raise ValueError(f"{name} must be a number, got a {type(value).__name__}; give its {name}_argmax")
     return positive(name, value)
@@ -91,8 +117,10 @@ def _acting_time(budget: float, first_decay: float | None, schedule: str, name: 
 def round_l2(value: float, digits: int = 2) -> float:
     """λ rounded to `digits` significant digits, as the float nearest to that short decimal.
 
-    A predicted λ goes into a run's id in this form, so that the last bits of a measurement rename no run. Raises
-    ValueError where value is not positive and finite or digits is not a positive integer.
+    A predicted λ goes into a run's id in this form, so that the last bits of a measurement rename no run.
+
+    Raises:
+        ValueError: where value is not positive and finite or digits is not a positive integer.
 
     >>> round_l2(0.0066 / 100.3)
     6.6e-05
@@ -107,8 +135,15 @@ def round_l2(value: float, digits: int = 2) -> float:
 class TunedL2:
     """What tuning λ on a grid finds: the best λ (the smallest one of equals) and every λ near the best accuracy.
 
-    low and high are the ends of near_best, centre is their geometric centre. at_edge: near_best touches an edge of the
-    grid, so that a larger grid may well have found another λ, and no claim may rest on this one.
+    Attributes:
+        l2: the best λ.
+        accuracy: its mean accuracy.
+        near_best: every λ near it.
+        low: the smallest of them.
+        high: the largest.
+        centre: their geometric centre.
+        at_edge: near_best touches an edge of the grid, so that a larger grid may well have found another λ, and no
+            claim may rest on this one.
     """
 
     l2: float
@@ -123,9 +158,16 @@ class TunedL2:
 def tuned_l2(l2, accuracy, within: float = NEAR_BEST) -> TunedL2 | None:
     """The tuned λ with its spread: all λ within 0.1 % of the best, read as points (figure 4b, claim C8).
 
-    l2: λ [n], in any order; entries of one λ (seeds) are averaged first, entries with λ = 0 are left out. accuracy:
-    fractions [n]. None where no λ > 0 is given. Raises ValueError for mismatched or non-finite input, a negative λ or a
-    negative `within`.
+    Args:
+        l2: λ [n], in any order; entries of one λ (seeds) are averaged first, entries with λ = 0 are left out.
+        accuracy: fractions [n].
+        within: how far below the best is near, as a fraction.
+
+    Returns:
+        A `TunedL2`; None where no λ > 0 is given.
+
+    Raises:
+        ValueError: for mismatched or non-finite input, a negative λ or a negative `within`.
 
     >>> tuned = tuned_l2([0, 1e-4, 1e-3, 1e-2, 1e-1], [0.9, 0.8, 0.8995, 0.9, 0.1])
     >>> tuned.l2, tuned.near_best, f"{tuned.centre:.2e}", tuned.at_edge
@@ -162,7 +204,8 @@ def tuned_l2(l2, accuracy, within: float = NEAR_BEST) -> TunedL2 | None:
 def decades_apart(a: float, b: float) -> float:
     """|log10(a/b)|, the distance of two λ in orders of magnitude (claim C8).
 
-    Raises ValueError for values that are not positive and finite.
+    Raises:
+        ValueError: for values that are not positive and finite.
 
     >>> decades_apart(0.0001, 0.01)
     2.0

@@ -15,10 +15,21 @@ from l2dyn.measures.smoothing import WINDOW, running_mean
 class Coefficient:
     """c = λ·(time of the peak), read in two ways off one run, or combined over the seeds of one setup.
 
-    c_argmax takes the maximum of the smoothed curve (figure 4a: "the approximate point along the x axis where accuracy
-    is maximized"), c_within ("c_0.5pp") takes t*, the first time within the tolerance of the unsmoothed maximum. Both
-    have the unit of t, epochs by default. low and high bound them by the neighbouring evaluations. C = η·S·c/(1−μ)
-    makes c dimensionless (η learning rate, S steps per epoch, μ momentum); theory expects it to be of order one.
+    C = η·S·c/(1−μ) makes c dimensionless (η learning rate, S steps per epoch, μ momentum); theory expects it to be of
+    order one.
+
+    Attributes:
+        c_argmax: λ times the maximum of the smoothed curve (figure 4a: "the approximate point along the x axis where
+            accuracy is maximized"), in the unit of t, epochs by default.
+        c_within: ("c_0.5pp") λ·t*, the first time within the tolerance of the unsmoothed maximum, in that unit.
+        c_argmax_low: c_argmax by the evaluation before it.
+        c_argmax_high: by the one after it.
+        C_argmax: dimensionless, from c_argmax.
+        c_within_low: c_within by the evaluation before it.
+        c_within_high: by the one after it.
+        C_within: dimensionless, from c_within.
+        censored: whether the peak may lie beyond the end of the curve.
+        seeds: how many runs went in.
     """
 
     c_argmax: float
@@ -46,17 +57,30 @@ def coefficient(
 ) -> Coefficient | None:
     """The coefficient c off one run's test-accuracy curve, at constant λ and learning rate (figure 4a, claim C9).
 
-    t: strictly increasing times [n] from 0 on, in epochs. accuracy: fractions [n]. `window` counts the evaluations of
-    the running mean whose first maximum gives c_argmax; see running_mean. The resolution of either c reaches to the
-    neighbouring evaluations; where the peak is the first or the last of them the missing neighbour lies as far off as
-    the other one, but not before t = 0, and a lone evaluation says nothing (0 to infinity). Over a peak that rises
-    steeply and falls slowly the running mean moves c_argmax late, so evaluate often: the window should span a small
-    part of the time to the peak. `censored` is as l2dyn.measures.peaks has it, the last evaluation being the horizon.
-    None where the run has no t*, because it never beats `chance` by 10 points.
+    The resolution of either c reaches to the neighbouring evaluations; where the peak is the first or the last of them
+    the missing neighbour lies as far off as the other one, but not before t = 0, and a lone evaluation says nothing (0
+    to infinity). Over a peak that rises steeply and falls slowly the running mean moves c_argmax late, so evaluate
+    often: the window should span a small part of the time to the peak.
 
-    Raises ValueError for a curve that is empty, mismatched or not finite, times that do not increase or are negative,
-    l2, lr or steps_per_epoch that are not positive and finite, a momentum outside [0, 1), a tolerance as
-    time_to_peak does, or a window that is not a positive odd integer.
+    Args:
+        t: strictly increasing times [n] from 0 on, in epochs.
+        accuracy: fractions [n].
+        l2: λ.
+        lr: η, constant.
+        steps_per_epoch: S.
+        momentum: μ, in [0, 1).
+        tolerance: of t*, as a fraction (paper: 0.005).
+        chance: the accuracy of guessing.
+        window: evaluations of the running mean whose first maximum gives c_argmax; odd.
+
+    Returns:
+        A `Coefficient`, `censored` as l2dyn.measures.peaks has it, the last evaluation being the horizon. None where
+        the run has no t*, because it never beats `chance` by 10 points.
+
+    Raises:
+        ValueError: for a curve that is empty, mismatched or not finite, times that do not increase or are negative, l2,
+            lr or steps_per_epoch that are not positive and finite, a momentum outside [0, 1), a tolerance as
+            time_to_peak does, or a window that is not a positive odd integer.
 
     >>> c = coefficient([0, 0.5, 1, 1.5, 2], [0.1, 0.5, 0.7, 0.6, 0.4], l2=0.01, lr=0.2, steps_per_epoch=50)
     >>> c.c_within_low, c.c_within, c.c_within_high

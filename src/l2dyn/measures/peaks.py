@@ -17,9 +17,18 @@ ROUNDING = 1e-12  # lets 0.895 count as within 0.005 of 0.9 in binary arithmetic
 def time_to_peak(t, accuracy, tolerance: float = TOLERANCE) -> float:
     """t*: the first time at which accuracy is within `tolerance` of its maximum (figure 2's caption).
 
-    t: increasing times [n], any unit. accuracy: fractions [n], 0.9 and not 90. Raises ValueError, naming the argument,
-    for empty, mismatched or non-finite input, times that do not increase, accuracies outside [0, 1], or a tolerance
-    that is negative or 0.1 and more, as half a point written as 0.5 percent is.
+    Args:
+        t: increasing times [n], any unit.
+        accuracy: fractions [n], 0.9 and not 90.
+        tolerance: as a fraction (paper: 0.005).
+
+    Returns:
+        t*, in the unit of t.
+
+    Raises:
+        ValueError: naming the argument, for empty, mismatched or non-finite input, times that do not increase,
+            accuracies outside [0, 1], or a tolerance that is negative or 0.1 and more, as half a point written as 0.5
+            percent is.
 
     >>> time_to_peak([1, 2, 4, 8], [0.5, 0.897, 0.9, 0.8])
     2.0
@@ -50,7 +59,18 @@ def peak(t, accuracy, horizon: float, chance: float = 0.1, tolerance: float = TO
     first half alone, read by the same rule, gives a t* less than √2 times earlier. An accuracy that creeps upwards as
     log t fails that, whatever its slope: its t* is a fixed part of the horizon, and horizons ∝ 1/λ look like a law.
 
-    Raises ValueError as time_to_peak does.
+    Args:
+        t: increasing times [n], any unit.
+        accuracy: fractions [n].
+        horizon: when the run ended, in the unit of t.
+        chance: the accuracy of guessing.
+        tolerance: of t*, as a fraction.
+
+    Returns:
+        A `Peak`, or None.
+
+    Raises:
+        ValueError: as time_to_peak does.
     """
     t, accuracy = curve(t, accuracy)
     horizon, chance, tolerance = number("horizon", horizon), number("chance", chance), small("tolerance", tolerance)
@@ -92,7 +112,11 @@ def _stays(t: np.ndarray, accuracy: np.ndarray, t_star: float, horizon: float, t
 
 
 def curve(t, accuracy) -> tuple[np.ndarray, np.ndarray]:
-    """Times and accuracies [n] as float arrays. Raises ValueError as time_to_peak does."""
+    """Times and accuracies [n] as float arrays.
+
+    Raises:
+        ValueError: as time_to_peak does.
+    """
     t, accuracy = times(t), fractions("accuracy", accuracy)
     if t.shape != accuracy.shape or t.size == 0:
         raise ValueError(f"t and accuracy must be equally long and not empty, got {t.shape} and {accuracy.shape}")
@@ -100,7 +124,11 @@ def curve(t, accuracy) -> tuple[np.ndarray, np.ndarray]:
 
 
 def times(t) -> np.ndarray:
-    """Times [n] as floats. Raises ValueError where they are not finite or do not increase from each to the next."""
+    """Times [n] as floats.
+
+    Raises:
+        ValueError: where they are not finite or do not increase from each to the next.
+    """
     t = array("t", t)
     if t.ndim != 1 or not np.isfinite(t).all() or not (np.diff(t) > 0).all():
         raise ValueError("t must be finite and increase, from each time to the next")
@@ -108,7 +136,11 @@ def times(t) -> np.ndarray:
 
 
 def fractions(name: str, values) -> np.ndarray:
-    """Accuracies [n] as floats. Raises ValueError, naming the argument, where one is no fraction, as percents are."""
+    """Accuracies [n] as floats.
+
+    Raises:
+        ValueError: naming the argument, where one is no fraction, as percents are.
+    """
     values = array(name, values)
     if values.ndim != 1 or not np.isfinite(values).all():
         raise ValueError(f"{name} must be finite and one-dimensional")

@@ -35,8 +35,10 @@ def fit_power_law(y, *xs, censored=None, lines=None, confidence: float = 0.90) -
     learning rates do. Seeds are separate values, so that their scatter is pooled. Intervals: measures.regression.
 
     None with fewer than two uncensored points more than slopes, where the slopes cannot be told apart (an x that does
-    not vary, say), or where all points lie on the law exactly and some are censored. Raises ValueError for values that
-    are not positive and finite, or of another length.
+    not vary, say), or where all points lie on the law exactly and some are censored.
+
+    Raises:
+        ValueError: for values that are not positive and finite, or of another length.
 
     >>> law = fit_power_law([8.1, 3.9, 2.0, 1.0], [1, 2, 4, 8])
     >>> round(law.slopes[0], 2), law.low[0] < -1 < law.high[0]

@@ -49,8 +49,10 @@ def mean_interval(groups, confidence: float = 0.90, floor: float = 0.0) -> list[
     """(mean, low, high) of each group of values, with one variance pooled over the groups and t intervals.
 
     groups: sequences of values, one for each point of a line, its seeds. floor: the least standard deviation of a
-    value, such as its resolution. The interval is (nan, nan) where no group has two values. Raises ValueError
-    for an empty group.
+    value, such as its resolution. The interval is (nan, nan) where no group has two values.
+
+    Raises:
+        ValueError: for an empty group.
 
     >>> [tuple(round(v, 2) for v in one) for one in mean_interval([[1.0, 1.2], [2.0, 2.2]])]
     [(1.1, 0.81, 1.39), (2.1, 1.81, 2.39)]

@@ -10,10 +10,12 @@ WINDOW = 5  # evaluations that the running mean spans
 def running_mean(values, window: int = WINDOW) -> np.ndarray:
     """The centred running mean over `window` neighbouring entries.
 
-    At the ends the window shrinks symmetrically: entry i is averaged over i − h … i + h with
-    h = min((window − 1)/2, i, n − 1 − i). So a straight line stays itself up to its ends, the first and last entry are
-    left as they are, and any length will do. values: finite [n], n ≥ 1; returns [n]. Raises ValueError for other
-    values, or a window that is not a positive odd integer.
+    At the ends the window shrinks symmetrically: entry i is averaged over i − h … i + h with h = min((window − 1)/2, i,
+    n − 1 − i). So a straight line stays itself up to its ends, the first and last entry are left as they are, and any
+    length will do. values: finite [n], n ≥ 1; returns [n].
+
+    Raises:
+        ValueError: for other values, or a window that is not a positive odd integer.
 
     >>> running_mean([0, 3, 0, 0, 6], window=3).tolist()
     [0.0, 1.0, 1.0, 2.0, 6.0]

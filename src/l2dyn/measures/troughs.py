@@ -15,7 +15,9 @@ def time_to_trough(t, loss, horizon: float, risen: float = RISEN) -> tuple[float
     t: increasing times [n]. loss: positive losses [n], without the penalty, smoothed by measures.coefficient's running
     mean. Right-censored when the minimum lies in the last half of the horizon and the loss does not end by the fraction
     `risen` above it.
-    Raises ValueError for empty, mismatched or non-finite input, or times that do not increase.
+
+    Raises:
+        ValueError: for empty, mismatched or non-finite input, or times that do not increase.
 
     >>> time_to_trough([0, 1, 2, 4, 8, 16, 32], [1, 0.5, 0.2, 0.1, 0.1, 0.4, 0.5], horizon=32)
     (4.0, False)

@@ -11,8 +11,10 @@ class GroupedBatchNorm(nn.Module):
     The statistics are the batch's, in training and at evaluation. A batch that `group` does not divide is cut into
     max(1, round(N/group)) nearly equal parts. eps may be 0; a channel that is constant then has an unbounded gradient.
 
-    weight, bias: [C]. Raises ValueError for arguments that make no sense, and in the forward pass where a part has one
-    value a channel only.
+    weight, bias: [C].
+
+    Raises:
+        ValueError: for arguments that make no sense, and in the forward pass where a part has one value a channel only.
     """
 
     def __init__(self, channels: int, group: int = 0, eps: float = 1e-5):

@@ -11,9 +11,11 @@ from l2dyn.specs.nets import ImageShape, NetSpec
 def build_net(spec: NetSpec, image_shape: ImageShape, outputs: int, seed: int) -> nn.Module:
     """The net of a spec, drawn from `seed`: float32, on the CPU, in channels_last memory format.
 
-    image_shape: height, width, channels; the net takes images [N, channels, height, width] and returns [N, outputs].
-    A module with a method `initialize(seed)` draws its own parameters, any other as l2dyn.nets.initialization does.
-    Raises ValueError for a spec that does not fit these images, TypeError for a layer without a rule.
+    image_shape: height, width, channels; the net takes images [N, channels, height, width] and returns [N, outputs]. A
+    module with a method `initialize(seed)` draws its own parameters, any other as l2dyn.nets.initialization does.
+
+    Raises:
+        ValueError: for a spec that does not fit these images, TypeError for a layer without a rule.
     """
     with torch.device("meta"):  # PyTorch's own initialization would cost time and move the global generator
         net = imported(spec.module)(spec, image_shape, outputs)

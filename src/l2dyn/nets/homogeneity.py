@@ -34,7 +34,10 @@ def homogeneity(
 ) -> HomogeneityReport:
     """The report of f = function(parameters, inputs), over all outputs of all inputs; parameters are those that train.
 
-    Best in float64. Raises ValueError where f is 0 everywhere.
+    Best in float64.
+
+    Raises:
+        ValueError: where f is 0 everywhere.
 
     >>> linear = lambda p, x: x @ p["weight"]
     >>> report = homogeneity(linear, {"weight": torch.ones(3, 1)}, torch.ones(5, 3))

@@ -13,7 +13,10 @@ def initialize(module: nn.Module, weight_std: float, seed: int) -> None:
     """Weights of convolutions and linear layers from N(0, weight_std²/fan_in), biases 0, batch norm scale 1, shift 0.
 
     Drawn in float32 on the CPU in the order of module.modules(), so one seed gives the same net on any device and, up
-    to rounding, in any precision. Raises TypeError for a layer of another kind that has parameters.
+    to rounding, in any precision.
+
+    Raises:
+        TypeError: for a layer of another kind that has parameters.
     """
     generator = torch.Generator().manual_seed(seed)
     for layer in module.modules():

@@ -11,18 +11,24 @@ from torch.nn.modules.dropout import _DropoutNd
 def module_ntk(net: nn.Module, x1: Tensor, x2: Tensor | None = None, chunk: int | None = None) -> Tensor:
     """The empirical kernel Θ(x, x') = Σ_θ ∂f(x)/∂θ · ∂f(x')/∂θ over the parameters that require a gradient.
 
-    net: takes a batch of inputs to outputs [N] or [N, …]; left as it is, buffers included. Where samples depend on each
-    other, as in batch normalization by batch statistics, Θ is that of this batch as a whole. x1: [N1, …], x2: [N2, …],
-    x1 where there is none; of any dtype that the net takes, whole numbers for an embedding. chunk: how many samples'
-    backward passes run at once (all). The gradients of all samples are held, one output at a time: N times the memory
-    of the parameters.
+    The gradients of all samples are held, one output at a time: N times the memory of the parameters.
 
-    Returns [N1, N2] in the dtype of the parameters. With C outputs it is the mean of their C kernels: at infinite width
-    Θ ⊗ 1 is the whole. For the theory with the loss as a mean over N samples divide by N (l2dyn.theory.evolve does so
-    for reduction="mean").
+    Args:
+        net: takes a batch of inputs to outputs [N] or [N, …]; left as it is, buffers included. Where samples depend on
+            each other, as in batch normalization by batch statistics, Θ is that of this batch as a whole.
+        x1: [N1, …], of any dtype that the net takes, whole numbers for an embedding.
+        x2: [N2, …]; x1 where there is none.
+        chunk: how many samples' backward passes run at once (all).
 
-    Raises ValueError for a net without trainable parameters, with dropout that is active (call `net.eval()` first; a
-    function's own randomness is not seen), or that returns something else than a Tensor with an entry for each sample.
+    Returns:
+        [N1, N2] in the dtype of the parameters. With C outputs it is the mean of their C kernels: at infinite width
+        Θ ⊗ 1 is the whole. For the theory with the loss as a mean over N samples divide by N (l2dyn.theory.evolve does
+        so for reduction="mean").
+
+    Raises:
+        ValueError: for a net without trainable parameters, with dropout that is active (call `net.eval()` first; a
+            function's own randomness is not seen), or that returns something else than a Tensor with an entry for each
+            sample.
 
     >>> _ = torch.manual_seed(0)
     >>> net = nn.Linear(3, 1)  # f = w·x + b, so Θ = x·x' + 1

@@ -62,27 +62,29 @@ class AutoL2:
     accumulation a training step is one of the optimizer. In data-parallel training each process has a loss of its own,
     and their λ would drift apart: give every process the same numbers, or set distributed=True.
 
-    optimizer: its λ is ours from now on, also after its load_state_dict, in whatever order the two are loaded. Where a
-        group's weight_decay is a Tensor it is filled in place, so that a captured CUDA graph or a compiled step goes on
-        seeing it. One that is wrapped by another (Accelerate's) will do.
-    init_l2: first λ, in `units` (paper: 0.1 in the authors', which is a weight_decay of 2 with 10 classes).
-    factor: what λ is multiplied by, in (0, 1) (paper: 0.1).
-    rule: "no_better", "risen" or "staircase".
-    interval: training steps between two calls of `step`; the refractory period in steps is counted by it.
-    refractory: see the table; not used by "risen".
-    cooldown: the number of `step` calls after a decay that cannot decay; they still become the previous measurement
-        of the next call; used by "risen" (ours: 1; 0 for no refractory period).
-    min_l2: λ never falls below it; once there it stays (ours: 1e-8 of init_l2; 0 for no floor).
-    trigger: "either" (paper: loss or error), "loss" or "error".
-    decoupled: whether the optimizer's weight decay acts apart from the gradient; None asks its flags, its name and
-        what it wraps.
-    keep_ratios: False sets λ in every group alike, also in those at 0.
-    units: "authors" takes init_l2 and min_l2 as the authors' code does, and shows λ so: weight_decay = 2·classes·λ.
-    classes: how many the loss is averaged over, for units="authors".
-    distributed: average loss and error over the processes of torch.distributed's default group before judging them.
+    Args:
+        optimizer: its λ is ours from now on, also after its load_state_dict, in whatever order the two are loaded.
+            Where a group's weight_decay is a Tensor it is filled in place, so that a captured CUDA graph or a compiled
+            step goes on seeing it. One that is wrapped by another (Accelerate's) will do.
+        init_l2: first λ, in `units` (paper: 0.1 in the authors', which is a weight_decay of 2 with 10 classes).
+        factor: what λ is multiplied by, in (0, 1) (paper: 0.1).
+        rule: "no_better", "risen" or "staircase".
+        interval: training steps between two calls of `step`; the refractory period in steps is counted by it.
+        refractory: see the table; not used by "risen".
+        cooldown: the number of `step` calls after a decay that cannot decay; they still become the previous measurement
+            of the next call; used by "risen" (ours: 1; 0 for no refractory period).
+        min_l2: λ never falls below it; once there it stays (ours: 1e-8 of init_l2; 0 for no floor).
+        trigger: "either" (paper: loss or error), "loss" or "error".
+        decoupled: whether the optimizer's weight decay acts apart from the gradient; None asks its flags, its name and
+            what it wraps.
+        keep_ratios: False sets λ in every group alike, also in those at 0.
+        units: "authors" takes init_l2 and min_l2 as the authors' code does, and shows λ so: weight_decay = 2·classes·λ.
+        classes: how many the loss is averaged over, for units="authors".
+        distributed: average loss and error over the processes of torch.distributed's default group before judging them.
 
-    Raises ValueError, naming the argument, for values out of range or of another type (a number that YAML read as
-    text), and for an optimizer without weight_decay.
+    Raises:
+        ValueError: naming the argument, for values out of range or of another type (a number that YAML read as text),
+            and for an optimizer without weight_decay.
 
     >>> net = torch.nn.Linear(4, 2)
     >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
@@ -170,12 +172,16 @@ class AutoL2:
     def step(self, loss: float | Tensor, error: float | Tensor | None = None) -> bool:
         """Take one measurement; True when λ has decayed.
 
-        loss: the empirical loss, without the penalty. error: the training error; a call that leaves it out says nothing
-        of it. A Tensor of one element will do for either (reading one on a GPU waits for it, so call this once an
-        interval, not once a minibatch).
+        A Tensor of one element will do for either (reading one on a GPU waits for it, so call this once an interval,
+        not once a minibatch).
 
-        Raises ValueError, naming the argument and changing nothing, for what is no number, and where the trigger is
-        "error" and no error is given.
+        Args:
+            loss: the empirical loss, without the penalty.
+            error: the training error; a call that leaves it out says nothing of it.
+
+        Raises:
+            ValueError: naming the argument and changing nothing, for what is no number, and where the trigger is
+                "error" and no error is given.
         """
         if self.trigger == "error" and error is None:
             raise ValueError('error is required by trigger="error"')
@@ -211,8 +217,14 @@ class AutoL2:
         """Go on from a `state_dict`, with this object's own arguments.
 
         It also sets the optimizer's weight_decay; whether the optimizer's own state is loaded before or after makes no
-        difference. Raises ValueError, changing nothing, for a state_dict with other keys or what is no number there,
-        and for one of an optimizer with another number of param groups or other groups at 0.
+        difference.
+
+        Args:
+            state_dict: what `state_dict` returned.
+
+        Raises:
+            ValueError: changing nothing, for a state_dict with other keys or what is no number there, and for one of an
+                optimizer with another number of param groups or other groups at 0.
         """
         differing = sorted(set(state_dict) ^ set(self.state_dict()))
         if differing:

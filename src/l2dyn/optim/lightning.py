@@ -13,11 +13,16 @@ class AutoL2Callback(Callback):
     Every `interval` optimizer steps it takes the loss that `training_step` returned for the minibatch just trained on
     (without a penalty of your own), and where `error` names a metric that the module logs, that one too.
 
-    error: name of a logged metric, the training error as a fraction. optimizer: which one, where there are several.
-    settings: arguments of AutoL2. On several devices set distributed=True, unless the module returns a loss that is
-    reduced already. State goes into Lightning's checkpoints.
+    State goes into Lightning's checkpoints.
 
-    Raises ValueError as AutoL2 does, and where training_step returns no loss or does not log the error.
+    Args:
+        error: name of a logged metric, the training error as a fraction.
+        optimizer: which one, where there are several.
+        settings: arguments of AutoL2. On several devices set distributed=True, unless the module returns a loss that is
+            reduced already.
+
+    Raises:
+        ValueError: as AutoL2 does, and where training_step returns no loss or does not log the error.
     """
 
     def __init__(self, error: str | None = None, optimizer: int = 0, **settings: Any):

@@ -19,7 +19,12 @@ _CONSTANT = ("weight_decay", "lr", "momentum", "dampening")
 
 
 class NoPeak(ValueError):
-    """No peak was seen. t [n] in epochs, values [n]: the curve as far as it was measured."""
+    """No peak was seen.
+
+    Attributes:
+        t: epochs [n], as far as it was measured.
+        values: test accuracy [n] or test loss [n].
+    """
 
     def __init__(self, reason: str, t: list[float], values: list[float]):
         super().__init__(reason)
@@ -30,8 +35,11 @@ class NoPeak(ValueError):
 class MeasuredC(Coefficient):
     """A Coefficient, its uncertainty being low and high, with the curve that it was read off.
 
-    t: epochs [n]. values: test accuracy [n] or test loss [n]. l2: the λ of the measurement. of: "test accuracy" or
-    "test loss".
+    Attributes:
+        t: epochs [n].
+        values: test accuracy [n] or test loss [n].
+        l2: the λ of the measurement.
+        of: "test accuracy" or "test loss".
     """
 
     t: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0), repr=False)
@@ -40,9 +48,13 @@ class MeasuredC(Coefficient):
     of: str = "test accuracy"
 
     def plot(self, ax=None):
-        """Draw the curve against t·λ with both readings of c and their bounds (figure 4a); returns matplotlib's Axes.
+        """Draw the curve against t·λ with both readings of c and their bounds (figure 4a). Needs matplotlib.
 
-        ax: where to draw; a new figure's where there is none. Needs matplotlib.
+        Args:
+            ax: where to draw; a new figure's where there is none.
+
+        Returns:
+            matplotlib's Axes.
         """
         if ax is None:
             import matplotlib.pyplot as plt
@@ -93,30 +105,34 @@ def measure_c(
     per epoch, μ momentum; η·(1−d) for η where SGD has a dampening d), where C is 1; a C far below 1 from SGD says that
     an early dip was taken for the end: try a longer interval.
 
-    optimizer: of any kind that AutoL2 takes, with one learning rate, momentum and dampening in all groups. Adam and
-        AdamW will do, but their C means nothing, and whether the law holds for decoupled decay is another question. A
-        weight_decay that is a Tensor is filled in place; one that is a plain number must not have been frozen into a
-        captured CUDA graph.
-    train: train(steps) takes that many optimizer steps; it is called again and again and goes on where it left off.
-    test_accuracy: test_accuracy() returns a fraction, as a number or a Tensor of one element. It is called often, so
-        some thousand test samples may have to do.
-    test_loss: the same for a loss, in place of test_accuracy.
-    steps_per_epoch: optimizer steps in an epoch, which need not be whole.
-    l2: the large λ, a weight_decay (paper: 0.2, or 0.01 in the authors' units with 10 classes; ours: 0.01).
-    interval: epochs between evaluations, rounded to whole steps, one at least (ours: 0.04).
-    max_epochs: where to give up (paper: 2; ours: 10).
-    tolerance: of c_within and of the stopping rule, as a fraction (paper: 0.005).
-    chance: the test accuracy of guessing (0.1: ten classes).
-    window: how many evaluations the running mean spans; odd.
+    Args:
+        optimizer: of any kind that AutoL2 takes, with one learning rate, momentum and dampening in all groups. Adam and
+            AdamW will do, but their C means nothing, and whether the law holds for decoupled decay is another question.
+            A weight_decay that is a Tensor is filled in place; one that is a plain number must not have been frozen
+            into a captured CUDA graph.
+        train: train(steps) takes that many optimizer steps; it is called again and again and goes on where it left off.
+        test_accuracy: test_accuracy() returns a fraction, as a number or a Tensor of one element. It is called often,
+            so some thousand test samples may have to do.
+        test_loss: the same for a loss, in place of test_accuracy.
+        steps_per_epoch: optimizer steps in an epoch, which need not be whole.
+        l2: the large λ, a weight_decay (paper: 0.2, or 0.01 in the authors' units with 10 classes; ours: 0.01).
+        interval: epochs between evaluations, rounded to whole steps, one at least (ours: 0.04).
+        max_epochs: where to give up (paper: 2; ours: 10).
+        tolerance: of c_within and of the stopping rule, as a fraction (paper: 0.005).
+        chance: the test accuracy of guessing (0.1: ten classes).
+        window: how many evaluations the running mean spans; odd.
 
-    Returns a `MeasuredC`: a `Coefficient`, see there, with its curve and a `plot()`.
+    Returns:
+        A `MeasuredC`: a `Coefficient`, see there, with its curve and a `plot()`.
 
-    Raises NoPeak, a ValueError, where the peak is not over by max_epochs, test accuracy has not beaten chance by 10
-    points (test loss has not fallen), or it was best before the first step, as where chance is wrong or the net comes
-    trained. Raises ValueError, naming the argument, for values out of range, for an optimizer
-    as AutoL2 does or whose groups differ in learning rate or momentum, where learning rate, momentum or weight_decay
-    changes during training, where test_accuracy returns no fraction, and where training diverges (a parameter that is
-    no longer finite would otherwise look like a peak that is over): take a smaller learning rate or l2.
+    Raises:
+        NoPeak: a ValueError, where the peak is not over by max_epochs, test accuracy has not beaten chance by 10 points
+            (test loss has not fallen), or it was best before the first step, as where chance is wrong or the net comes
+            trained.
+        ValueError: naming the argument, for values out of range, for an optimizer as AutoL2 does or whose groups differ
+            in learning rate or momentum, where learning rate, momentum or weight_decay changes during training, where
+            test_accuracy returns no fraction, and where training diverges (a parameter that is no longer finite would
+            otherwise look like a peak that is over): take a smaller learning rate or l2.
 
     >>> from torch import nn
     >>> _ = torch.manual_seed(0)

@@ -12,8 +12,10 @@ def tuned_at_budgets(grid: pd.DataFrame) -> pd.DataFrame:
 
     grid: summary rows, one for every run and budget; λ = 0 and runs that diverged or are too short are left out.
     l2_low, l2_high, l2_centre and at_edge describe the λ within 0.1 % of the best, see measures.best_l2.tuned_l2;
-    centres holds the l2_centre without each of the seeds in turn. Raises ValueError for several learning rates: which λ
-    is best depends on it.
+    centres holds the l2_centre without each of the seeds in turn.
+
+    Raises:
+        ValueError: for several learning rates: which λ is best depends on it.
     """
     rows = {}
     for budget, runs in _usable(grid).groupby("horizon_epochs"):

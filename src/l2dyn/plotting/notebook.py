@@ -78,7 +78,11 @@ class FigureNotebook:
         return cls(name, options.scale, load_scale(options.scale), options.csv.parent, runs, outputs)
 
     def summary(self, experiment: str) -> pd.DataFrame:
-        """The experiment's summary. Raises UserError when it has not been made."""
+        """The experiment's summary.
+
+        Raises:
+            UserError: when it has not been made.
+        """
         table = pd.read_csv(
             self._made(self.folder / experiment / "summary.csv"),
             dtype={"run_id": str, "censored": str, "capped": str, "source": str},
@@ -88,15 +92,27 @@ class FigureNotebook:
         return table
 
     def curve(self, name: str) -> pd.DataFrame:
-        """A table of theory curves. Raises UserError when it has not been made."""
+        """A table of theory curves.
+
+        Raises:
+            UserError: when it has not been made.
+        """
         return pd.read_csv(self._made(self.folder / "theory" / f"{name}.csv"))
 
     def record(self, row) -> dict[str, np.ndarray]:
-        """The curves of a summary's row, up to its horizon. Raises KeyError for a run that no bundle holds."""
+        """The curves of a summary's row, up to its horizon.
+
+        Raises:
+            KeyError: for a run that no bundle holds.
+        """
         return self.runs[row.run_id].prefix(row.horizon_steps)
 
     def l2_selection(self, experiment: str) -> L2Selection:
-        """The λ of an experiment that has them measured. Raises UserError when they have not been."""
+        """The λ of an experiment that has them measured.
+
+        Raises:
+            UserError: when they have not been.
+        """
         return read_l2_selection(self._made(self.folder / experiment / FILE))
 
     def plot(self, panel: str, series: str, x, y, run_ids="", **more) -> None:

@@ -256,7 +256,8 @@ def small_print(figure: Figure, text: str) -> None:
 def save(figure: Figure, *paths: str) -> None:
     """Write the figure under every name, whole or not at all, without dates, so that equal figures are equal files.
 
-    Raises UserError when the disk is full.
+    Raises:
+        UserError: when the disk is full.
     """
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once, not anew for each file

@@ -43,7 +43,8 @@ class Cache:
     def load(self, run_id: str) -> Record | None:
         """The verified record, None where there is none that counts; a damaged one is set aside with a warning.
 
-        Raises UserError where it cannot be read now, or was written in another format.
+        Raises:
+            UserError: where it cannot be read now, or was written in another format.
         """
         path = self.path(run_id)
         if not path.exists():
@@ -61,7 +62,8 @@ class Cache:
 
         It answers for more where it reaches as far and was measured wherever this one was.
 
-        Raises UserError when it cannot be written.
+        Raises:
+            UserError: when it cannot be written.
         """
         held = self.load(record.run_id)
         if held is not None and (record.numerics_version, record.reach) <= (held.numerics_version, held.reach):

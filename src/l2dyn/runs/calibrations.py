@@ -69,7 +69,11 @@ def calibration_path() -> Path:
 
 
 def read_calibrations() -> dict[str, dict]:
-    """Every device's calibration as JSON, by its name. Raises UserError for a damaged file."""
+    """Every device's calibration as JSON, by its name.
+
+    Raises:
+        UserError: for a damaged file.
+    """
     path = calibration_path()
     try:
         devices = json.loads(path.read_text())

@@ -36,7 +36,11 @@ def header_line(header: dict) -> bytes:
 
 
 def read_header_line(line: bytes) -> dict:
-    """The header of such a line, verified. Raises ValueError for any other line."""
+    """The header of such a line, verified.
+
+    Raises:
+        ValueError: for any other line.
+    """
     text, _, digest = line.rstrip(b"\n").rpartition(b" ")
     if sha256(text).encode() != digest:
         raise ValueError("the SHA-256 of its header does not fit")
@@ -46,7 +50,8 @@ def read_header_line(line: bytes) -> dict:
 def header_of(path: Path, line: bytes) -> Header:
     """The header that a checkpoint's first line holds.
 
-    Raises ValueError for a damaged line, UserError for a whole one with other keys: it is no damage.
+    Raises:
+        ValueError: for a damaged line, UserError for a whole one with other keys: it is no damage.
     """
     values = read_header_line(line)
     try:
@@ -58,7 +63,8 @@ def header_of(path: Path, line: bytes) -> Header:
 def read_header(path: Path) -> Header | None:
     """The header of a checkpoint, None where the file is gone; the state stays unread.
 
-    Raises ValueError for a damaged one, UserError for one that cannot be read now.
+    Raises:
+        ValueError: for a damaged one, UserError for one that cannot be read now.
     """
     try:
         line = _first_line(path)

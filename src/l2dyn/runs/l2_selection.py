@@ -52,7 +52,11 @@ def write_l2_selection(path: Path, selection: L2Selection) -> None:
 
 
 def read_l2_selection(path: Path) -> L2Selection | None:
-    """The λ of an experiment, None where they have not been measured yet. Raises UserError for a damaged file."""
+    """The λ of an experiment, None where they have not been measured yet.
+
+    Raises:
+        UserError: for a damaged file.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         values = {(float(row["lr"]), float(row["epochs"])): float(row["l2"]) for row in content["l2"]}

@@ -109,7 +109,10 @@ class Plan:
     """All runs of a scale.
 
     selections: the λ of those experiments whose l2 selection has been made; those that are not there are pending and
-    have no runs. Raises UserError where an experiment's grid is empty (all its pairs beyond a cap that skips).
+    have no runs.
+
+    Raises:
+        UserError: where an experiment's grid is empty (all its pairs beyond a cap that skips).
 
     A run that several experiments list belongs to the first one, at the longest horizon that any of them asks for. An
     experiment with an l2 selection trains all its runs in slices of its own, so that no measurement changes the slices
@@ -143,7 +146,10 @@ class Plan:
     def tasks(self, experiment: str, owned_only: bool = False) -> list[Task]:
         """The experiment's runs as they are trained, in the order of its grid.
 
-        owned_only: leave out those that an earlier experiment trains. Raises UserError for an unknown experiment.
+        owned_only: leave out those that an earlier experiment trains.
+
+        Raises:
+            UserError: for an unknown experiment.
         """
         if experiment not in self.experiments:
             known = ", ".join(self.experiments)
@@ -249,15 +255,21 @@ def _plain(others: tuple[tuple[EvaluationGrid, int], ...]) -> list:
 
 
 def planned(name: str, scale: ScaleConfig) -> Plan:
-    """The plan with every l2 selection that has been made so far. Raises UserError for a damaged l2.json."""
+    """The plan with every l2 selection that has been made so far.
+
+    Raises:
+        UserError: for a damaged l2.json.
+    """
     return Plan(name, scale, selections_made(name, scale))
 
 
 def selections_made(name: str, scale: ScaleConfig) -> dict[str, L2Selection]:
     """The l2 selections of a scale, by experiment, as the l2.json files have them.
 
-    An experiment is pending while one of its λ is not there, as after a change of its budgets. Raises UserError for a
-    damaged file.
+    An experiment is pending while one of its λ is not there, as after a change of its budgets.
+
+    Raises:
+        UserError: for a damaged file.
     """
     made = {}
     for key in scale.selected:

@@ -127,8 +127,10 @@ class RecordHeader:
 def write_records(path: Path, records: Iterable[Record], recorded: Iterable[str] = ()) -> None:
     """Write the records into one file, atomically; a column that a run lacks is empty in its rows.
 
-    recorded: the ids of those that come from the shelf, which the file notes (recorded_ids). Raises UserError when the
-    file cannot be written, ValueError for a column that has another type in another run.
+    recorded: the ids of those that come from the shelf, which the file notes (recorded_ids).
+
+    Raises:
+        UserError: when the file cannot be written, ValueError for a column that has another type in another run.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

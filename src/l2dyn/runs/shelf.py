@@ -27,7 +27,11 @@ class Shelf:
 
     @property
     def headers(self) -> dict[str, RecordHeader]:
-        """What the manifest lists, by run id. Raises UserError for a damaged manifest."""
+        """What the manifest lists, by run id.
+
+        Raises:
+            UserError: for a damaged manifest.
+        """
         if self._headers is None:
             self._headers = read_manifest(self.folder) if self.reuse else {}
         return self._headers

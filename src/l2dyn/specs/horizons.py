@@ -63,7 +63,10 @@ class Horizon(Spec):
         return self.t_lr_l2 is not None or self.t_l2 is not None
 
     def steps(self, lr: float, l2: float, steps_per_epoch: int) -> tuple[int, bool] | None:
-        """(steps, capped), or None for a run that is left out. Raises ValueError where nothing is declared for it.
+        """(steps, capped), or None for a run that is left out.
+
+        Raises:
+            ValueError: where nothing is declared for it.
 
         >>> Horizon(t_lr_l2=2.0).steps(lr=0.5, l2=0.01, steps_per_epoch=1)
         (400, False)

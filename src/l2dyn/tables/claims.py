@@ -57,7 +57,11 @@ class ClaimSpec(Spec):
 
 
 def read_claims(path: Path | None = None) -> list[ClaimSpec]:
-    """The claims of paper_results/claims.yaml. Raises UserError for a bad file, naming the entry and key."""
+    """The claims of paper_results/claims.yaml.
+
+    Raises:
+        UserError: for a bad file, naming the entry and key.
+    """
     path = path or shipped_folder() / "claims.yaml"
     try:
         entries = YAML(typ="safe").load(path)["claims"]

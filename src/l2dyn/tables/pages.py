@@ -31,8 +31,10 @@ def shelf_scales(runs: Path) -> list[str]:
 def write_pages(scales: list[str], results: Path, page: Path, readme: Path) -> None:
     """Write both pages from results/<scale>/results.md and claims.csv of these scales.
 
-    The pictures go into gallery/<scale>/ beside the page. Raises UserError where one has not been made, or README has
-    no place for the table.
+    The pictures go into gallery/<scale>/ beside the page.
+
+    Raises:
+        UserError: where one has not been made, or README has no place for the table.
     """
     texts = [_page(results / scale, page.parent / "gallery" / scale) for scale in scales]
     best = scales[0]
@@ -62,7 +64,11 @@ def figures_page(notebooks: Path, gallery: Path, findings: dict[str, str]) -> st
 
 
 def findings_of(path: Path) -> dict[str, str]:
-    """What remarks.yaml says of each figure of the quick scale. Raises UserError for a file of another form."""
+    """What remarks.yaml says of each figure of the quick scale.
+
+    Raises:
+        UserError: for a file of another form.
+    """
     try:
         found = (YAML(typ="safe").load(path) or {}).get("figures", {})
         return {name: str(text).strip() for name, text in found.items()}

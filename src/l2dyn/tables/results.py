@@ -18,7 +18,8 @@ from l2dyn.tables.markdown import significant, table
 def write_results(plan: Plan, folder: Path, path: Path) -> None:
     """Write the page of a scale whose claims, figures' CSV files and summaries lie in `folder`, results/<scale>.
 
-    Raises UserError for a bad paper_results/remarks.yaml.
+    Raises:
+        UserError: for a bad paper_results/remarks.yaml.
     """
     figures = plan.scale.figures
     shown = dict.fromkeys(name for figure in figures.values() for name in figure.experiments)
@@ -42,7 +43,11 @@ def write_results(plan: Plan, folder: Path, path: Path) -> None:
 
 
 def remarks_on(scale: str, path: Path | None = None) -> dict[str, str]:
-    """What remarks.yaml says of each claim at a scale. Raises UserError for a file of another form."""
+    """What remarks.yaml says of each claim at a scale.
+
+    Raises:
+        UserError: for a file of another form.
+    """
     path = path or shipped_folder() / "remarks.yaml"
     try:
         content = YAML(typ="safe").load(path) or {}

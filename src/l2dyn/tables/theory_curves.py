@@ -38,7 +38,9 @@ def write_curve(curve: str, plan: Plan, path: Path, arrays_path: Path | None = N
     """Write one table of theory curves as CSV.
 
     arrays_path: the prepared arrays of its data set. With `recorded` a curve that needs data is the shipped table.
-    Raises UserError when there is none.
+
+    Raises:
+        UserError: when there is none.
     """
     section = plan.scale.theory.curve(curve)
     if recorded and section.needs:

@@ -63,7 +63,8 @@ def linear_net_flow(weights, x, y, l2, t) -> tuple[np.ndarray, np.ndarray]:
     Args:
         weights: matrices W_1 [n, d], …, and last v [1, n]; f = v … W_1 x / Π √fan_in of all but the first.
         x, y: one input [d] and its target, a number.
-        l2: λ. t: gradient-flow times in increasing order, [T].
+        l2: λ.
+        t: gradient-flow times in increasing order, [T].
 
     Returns:
         (f, Θ), each [T]; Θ is the squared norm of f's gradient.

@@ -21,11 +21,17 @@ _FLAT = 1e-12  # a minimum must lie this far, relatively, below both ends
 
 @dataclass(frozen=True)
 class Extremum:
-    """A time of gradient flow and what is reached there."""
+    """A time of gradient flow and what is reached there.
 
-    t: float  # learning rate times steps
-    value: float  # the loss, or the accuracy as a fraction
-    C: float  # λ·t, without dimension
+    Attributes:
+        t: learning rate times steps.
+        value: the loss, or the accuracy as a fraction.
+        C: λ·t, without dimension.
+    """
+
+    t: float
+    value: float
+    C: float
 
 
 def loss_minimum(eigenvalues, target, l2, k, initial=0.0, weights=1.0) -> Extremum | None:
@@ -96,10 +102,19 @@ def accuracy_maximum(
 ) -> Extremum:
     """When the test accuracy over the times t first comes within `tolerance` of its largest value, and that value.
 
-    y_test: targets of the test points, [M] (signs) or [M, C] (the largest is the class); the others as for `evolve`.
-    t: increasing times, [T]. It is how the experiments read t*
-    (l2dyn.measures.peaks.time_to_peak). Raises ValueError as `evolve`, and for y_test of another shape or a tolerance
-    of 10 points and more.
+    It is how the experiments read t* (l2dyn.measures.peaks.time_to_peak).
+
+    Args:
+        kernel_train, y, l2, k, kernel_test, initial, initial_test, reduction: as for `evolve`.
+        t: increasing times, [T].
+        y_test: targets of the test points, [M] (signs) or [M, C] (the largest is the class).
+        tolerance: as a fraction (paper: 0.005).
+
+    Returns:
+        An `Extremum`: the time, the largest accuracy, and C = λ·t.
+
+    Raises:
+        ValueError: as `evolve`, and for y_test of another shape or a tolerance of 10 points and more.
     """
     t, tolerance = increasing("t", t), small("tolerance", tolerance)
     if kernel_test is None:
@@ -120,8 +135,18 @@ def accuracy_maximum(
 def power_law_spectrum(p, smallest=1e-16, largest=1.0, points=2000) -> tuple[np.ndarray, np.ndarray]:
     """(eigenvalues, weights) of the spectrum y² dN ∝ γ^{p-1} dγ between two eigenvalues, spaced evenly in log γ.
 
-    For 0 < p < 2 and λ far from both ends of it, λ·t_min does not depend on λ (k = 2, f(0) = 0). Raises ValueError
-    where p, smallest or largest is not positive, they are not in order, or points is below 2.
+    For 0 < p < 2 and λ far from both ends of it, λ·t_min does not depend on λ (k = 2, f(0) = 0).
+
+    Args:
+        p: the power, positive.
+        smallest, largest: eigenvalues, positive.
+        points: how many, 2 at least.
+
+    Returns:
+        (eigenvalues [points], weights [points]), the weights adding up to 1.
+
+    Raises:
+        ValueError: where p, smallest or largest is not positive, they are not in order, or points is below 2.
     """
     p, points = number("p", p), count("points", points, 2)
     if not 0 < number("smallest", smallest) < number("largest", largest) or p == 0:
@@ -135,8 +160,20 @@ def power_law_spectrum(p, smallest=1e-16, largest=1.0, points=2000) -> tuple[np.
 def spectrum_minima(eigenvalues, weights, l2, k, initial=0.0) -> dict[str, np.ndarray]:
     """λ·t_min against λ for one spectrum: columns l2, t, C, slope, d log t_min / d log λ between neighbours, and loss.
 
-    l2: increasing coefficients [n]. loss: the smallest one. Where there is no interior minimum, all but l2 are nan. The
-    paper's law t ∝ 1/λ is slope -1 (claim C14). Raises ValueError as `loss_minimum`, and for l2 that do not increase.
+    The paper's law t ∝ 1/λ is slope -1 (claim C14).
+
+    Args:
+        eigenvalues: γ of the kernel's modes, [N].
+        weights: squared targets of the modes, [N].
+        l2: increasing coefficients [n].
+        k: degree of homogeneity.
+        initial: the function at t = 0 in each mode, where the targets are 1.
+
+    Returns:
+        The columns, each [n]; loss is the smallest one. Where there is no interior minimum, all but l2 are nan.
+
+    Raises:
+        ValueError: as `loss_minimum`, and for l2 that do not increase.
     """
     l2 = increasing("l2", l2)
     if len(l2) < 2 or l2[0] == 0:
@@ -150,8 +187,16 @@ def spectrum_minima(eigenvalues, weights, l2, k, initial=0.0) -> dict[str, np.nd
 def law_window(l2, slope, tolerance=0.1) -> tuple[float, float] | None:
     """The longest range of λ in which slope is within `tolerance` of -1, the paper's law; None where it never is.
 
-    l2: increasing, [n]; slope: [n], nan where there is no minimum, as in the columns of `spectrum_minima`. Raises
-    ValueError for others.
+    Args:
+        l2: increasing, [n].
+        slope: [n], nan where there is no minimum, as in the columns of `spectrum_minima`.
+        tolerance: of the slope.
+
+    Returns:
+        The smallest and the largest λ of that range.
+
+    Raises:
+        ValueError: arguments of other shapes.
     """
     l2, tolerance, slope = increasing("l2", l2), number("tolerance", tolerance), array("slope", slope)
     if slope.shape != l2.shape:

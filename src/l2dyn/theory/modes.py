@@ -141,9 +141,18 @@ def mode_quotients(t, eigenvalue, l2, k):
 def late_time_response(w, k):
     """H(w) = w^b e^w Γ(1-b, w), b = k/(2(k-1)): at late times f(t) = y·H(w), w = γ(t)/(2(k-1)λ), whatever f(0) was.
 
-    w: what is left of the kernel, from 0 on, any shape; k: above 1, broadcast against w. H rises from 0 to 1; for small
-    w it falls as w^b for k > 2, w log(1/w) for k = 2 and w for k < 2, which are the late decays of f.
-    Raises ValueError for a negative w, or k of 1 or less.
+    H rises from 0 to 1; for small w it falls as w^b for k > 2, w log(1/w) for k = 2 and w for k < 2, which are the late
+    decays of f.
+
+    Args:
+        w: what is left of the kernel, from 0 on, any shape.
+        k: degree of homogeneity, above 1, broadcast against w.
+
+    Returns:
+        H(w), in the common shape.
+
+    Raises:
+        ValueError: for a negative w, or k of 1 or less.
 
     >>> print(late_time_response([0.0, 0.1, 1.0, 100.0], k=2).round(4))
     [0.     0.2015 0.5963 0.9902]

@@ -26,7 +26,8 @@ def survival_width(x, y, l2, weight_std=1.0) -> float:
 
     Args:
         x, y: training inputs [N, d] and targets [N]; the loss is the mean over samples of ½(f - y)².
-        l2: λ, positive. weight_std: σ of the NTK parameterization, positive.
+        l2: λ, positive.
+        weight_std: σ of the NTK parameterization, positive.
 
     Returns:
         The width, a real number, to 1e-6. The best direction is searched from all samples, their mean and random

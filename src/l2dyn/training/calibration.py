@@ -29,7 +29,10 @@ STEPS = 8  # between two looks at the clock
 def calibrate(slices: Iterable[list[Task]], device: str, threads: int) -> Calibration:
     """Time each kind of training that occurs in these slices, alone and in its largest stack, and keep it.
 
-    Takes one to three seconds a kind on a CPU. Raises UserError where a GPU is asked for and there is none.
+    Takes one to three seconds a kind on a CPU.
+
+    Raises:
+        UserError: where a GPU is asked for and there is none.
     """
     device = chosen_device(device)
     limit_threads(threads)

@@ -36,7 +36,11 @@ class CheckpointTimer:
 
 
 def write_checkpoint(path: Path, run_ids: list[str], horizons: list[int], state: dict) -> float:
-    """Write a state atomically; returns the seconds it took. Raises UserError when it cannot be written."""
+    """Write a state atomically; returns the seconds it took.
+
+    Raises:
+        UserError: when it cannot be written.
+    """
     started = time.monotonic()
     stream = io.BytesIO()
     torch.save(state, stream)
@@ -56,7 +60,10 @@ def read_checkpoint(path: Path) -> tuple[Header, dict] | None:
     """The header and state of a checkpoint, verified.
 
     None for one of another numerics version or one that is gone; one whose digests do not fit is set aside with a
-    warning, and None returned. Raises UserError where it cannot be read now: whatever else fails is no damage.
+    warning, and None returned.
+
+    Raises:
+        UserError: where it cannot be read now: whatever else fails is no damage.
     """
     try:
         first, _, payload = path.read_bytes().partition(b"\n")
@@ -83,7 +90,8 @@ def read_checkpoint(path: Path) -> tuple[Header, dict] | None:
 def headers(folder: Path) -> list[Header]:
     """The headers of all checkpoints in a folder, of any numerics version; a damaged one is set aside with a warning.
 
-    Raises UserError for one that cannot be read now.
+    Raises:
+        UserError: for one that cannot be read now.
     """
     found = []
     for path in sorted(Path(folder).glob(f"*{SUFFIX}")):

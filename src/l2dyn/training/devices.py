@@ -22,7 +22,11 @@ class NoDevice(Exception):
 
 
 def chosen_device(wanted: str) -> str:
-    """Either "cpu" or "cuda". Raises UserError where a GPU is asked for and there is none."""
+    """Either "cpu" or "cuda".
+
+    Raises:
+        UserError: where a GPU is asked for and there is none.
+    """
     if wanted == "cuda" and not torch.cuda.is_available():
         raise UserError("device=cuda: no GPU is visible here; choose device: cpu or auto, or a machine that has one")
     if wanted == "auto":

@@ -103,8 +103,11 @@ def train(
     gets on. Checkpoints that nobody will go on with are removed, whosever they are.
 
     device: "cpu", "cuda" or "auto". threads: of a CPU. data_dir: a folder of real data, None to download them. bar:
-    show the progress on a terminal. micro_batch: see SingleTrainer. Raises UserError for missing data, a full disk, an
-    absent GPU, a batch-norm group that does not fit into memory, a checkpoint that cannot be read now.
+    show the progress on a terminal. micro_batch: see SingleTrainer.
+
+    Raises:
+        UserError: for missing data, a full disk, an absent GPU, a batch-norm group that does not fit into memory, a
+            checkpoint that cannot be read now.
     """
     deadline = deadline or Deadline()
     device = chosen_device(device)

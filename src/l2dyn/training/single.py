@@ -162,7 +162,11 @@ class SingleTrainer(TrainingLoop):
         return outputs.detach(), loss.detach()
 
     def _halve(self, size: int) -> None:
-        """Take half as many samples at once from now on. Raises UserError where that would cut a batch-norm group."""
+        """Take half as many samples at once from now on.
+
+        Raises:
+            UserError: where that would cut a batch-norm group.
+        """
         if size < 2 * self._together or len(parts_of(self.spec.samples_a_step, self._together, size // 2)) == 1:
             raise UserError(f"run {self.spec.run_id}: {size} samples do not fit into memory and cannot be fewer")
         self.micro_batch = size // 2

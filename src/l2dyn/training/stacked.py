@@ -102,7 +102,11 @@ class StackedTrainer(TrainingLoop):
         }
 
     def load_tensors(self, state: dict) -> None:
-        """See TrainingLoop. Raises ValueError for a state of another kind of steps."""
+        """See TrainingLoop.
+
+        Raises:
+            ValueError: for a state of another kind of steps.
+        """
         held = [*self.stack.net.trained, *self.stack.velocities]
         for tensor, value in zip(held, [*state["parameters"], *state["velocities"]], strict=True):
             tensor.copy_(value)

@@ -35,7 +35,10 @@ class NetSpec(Spec):
     def layer_flops(self, image: ImageShape, outputs: int) -> list[float]:
         """Floating-point operations of each layer's products in a forward pass of one sample, the first layer first.
 
-        A test holds the sum against torch's own count. Raises ValueError for images that the net cannot take.
+        A test holds the sum against torch's own count.
+
+        Raises:
+            ValueError: for images that the net cannot take.
         """
         raise TypeError(f"{type(self).__name__} does not say what it costs")
 

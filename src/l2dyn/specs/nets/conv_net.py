@@ -28,7 +28,11 @@ class ConvNetSpec(NetSpec):
     weight_std: Positive = math.sqrt(2.0)
 
     def sides(self, image: ImageShape) -> list[tuple[int, int]]:
-        """(height, width) after each of the two blocks. Raises ValueError where pooling leaves nothing."""
+        """(height, width) after each of the two blocks.
+
+        Raises:
+            ValueError: where pooling leaves nothing.
+        """
         height, width, _ = image
         sides = []
         for _ in range(2):
