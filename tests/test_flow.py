@@ -183,7 +183,9 @@ def test_delete_all_output_deletes_what_is_declared_and_the_cache_brings_it_back
 def test_a_failing_forced_rerun_keeps_the_bundles(tiny):
     before = {path: path.read_bytes() for path in tiny.bundles()}
     tiny.edit(
-        "src/l2dyn/cli/training.py", "    part = plan.slice(", '    raise UserError("no luck")\n    part = plan.slice('
+        "src/l2dyn/cli/training.py",
+        "    slice_ = plan.slice(",
+        '    raise UserError("no luck")\n    slice_ = plan.slice(',
     )
     done = tiny.snakemake("all", "--forcerun", "train", "--keep-going", rc=1)
     assert "l2dyn: no luck" in lines_of_users(done)

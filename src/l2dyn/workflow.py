@@ -91,8 +91,8 @@ class Workflow:
             "experiment": _any_of(self.config.experiments),
             "figure": _any_of(self.config.figures),
             "curve": _any_of(CURVES),
-            "part": r"\d+",
-            "parts": r"\d+",
+            "slice": r"\d+",
+            "slices": r"\d+",
             "key": r"[0-9a-f]+",
             "dataset": _any_of(DATA_SETS),
         }
@@ -288,13 +288,13 @@ class Workflow:
         """Higher for what others wait for: an experiment on which λ are measured."""
         return int(any(self.config.experiments[name].l2.source == experiment for name in self.config.selected))
 
-    def gpus(self, experiment: str, part: str, parts: str, key: str) -> int:
+    def gpus(self, experiment: str, slice: str, slices: str, key: str) -> int:
         """How many GPUs a training job asks for: none where nothing is missing, or on the CPU."""
-        return int(self.config.device == "cuda" and bool(self._missing(experiment, f"{part}of{parts}-{key}")))
+        return int(self.config.device == "cuda" and bool(self._missing(experiment, f"{slice}of{slices}-{key}")))
 
-    def runtime_minutes(self, experiment: str, part: str, parts: str, key: str) -> int:
+    def runtime_minutes(self, experiment: str, slice: str, slices: str, key: str) -> int:
         """The time limit of a training job: twice its estimate, between five minutes and the configured limit."""
-        missing = self._missing(experiment, f"{part}of{parts}-{key}")
+        missing = self._missing(experiment, f"{slice}of{slices}-{key}")
         seconds = training_seconds(missing, self.config.device, self.threads, self._calibration)
         return int(min(self.config.runtime_minutes, max(5, 2 * seconds / 60)))
 
@@ -311,9 +311,9 @@ class Workflow:
         # a slice that the shelf serves whole needs no job: `rule recorded` has its runs
         self._slices: dict[str, dict[str, Slice]] = {
             name: {
-                part.name: part
-                for part in plan.slices(name)
-                if not all(self.shelf.serves(task.run_id, task.steps) for task in part.tasks)
+                slice_.name: slice_
+                for slice_ in plan.slices(name)
+                if not all(self.shelf.serves(task.run_id, task.steps) for task in slice_.tasks)
             }
             for name in plan.experiments
         }
@@ -338,8 +338,8 @@ class Workflow:
         return [
             f"{self.out}/{owner}/runs/{name}.parquet"
             for owner in owners
-            for name, part in self._slices[owner].items()
-            if any(task.run_id in run_ids for task in part.tasks)
+            for name, slice_ in self._slices[owner].items()
+            if any(task.run_id in run_ids for task in slice_.tasks)
         ]
 
     def _l2_file(self, experiment: str) -> str:
@@ -349,9 +349,9 @@ class Workflow:
         return f"{self.data}/{name}-{DATA_SETS[name].checksum[:10]}.npz"
 
     def _missing(self, experiment: str, name: str) -> list[Task]:
-        part = self._slices[experiment].get(name)
+        slice_ = self._slices[experiment].get(name)
         finished = Finished(self.cache, self.shelf)
-        return [task for task in (part.tasks if part else ()) if not finished.serves(task.run_id, task.steps)]
+        return [task for task in (slice_.tasks if slice_ else ()) if not finished.serves(task.run_id, task.steps)]
 
 
 def _content(name: str) -> str:

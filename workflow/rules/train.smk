@@ -14,11 +14,11 @@ rule train:
             lambda wildcards: flow.earlier_bundles(wildcards.experiment, checkpoints)
         ),
     output:
-        update(f"{flow.out}/{{experiment}}/runs/{{part}}of{{parts}}-{{key}}.parquet"),
+        update(f"{flow.out}/{{experiment}}/runs/{{slice}}of{{slices}}-{{key}}.parquet"),
     log:
-        f"{flow.out}/logs/train-{{experiment}}-{{part}}of{{parts}}-{{key}}.log",
+        f"{flow.out}/logs/train-{{experiment}}-{{slice}}of{{slices}}-{{key}}.log",
     benchmark:
-        f"{flow.out}/benchmarks/train-{{experiment}}-{{part}}of{{parts}}-{{key}}.tsv"
+        f"{flow.out}/benchmarks/train-{{experiment}}-{{slice}}of{{slices}}-{{key}}.tsv"
     priority: lambda wildcards: flow.priority(wildcards.experiment)
     conda:
         flow.conda
@@ -28,11 +28,11 @@ rule train:
         gpu=lambda wildcards: flow.gpus(**wildcards),
         runtime=lambda wildcards: flow.runtime_minutes(**wildcards),
     message:
-        "{wildcards.experiment}: training slice {wildcards.part} of {wildcards.parts}"
+        "{wildcards.experiment}: training slice {wildcards.slice} of {wildcards.slices}"
     shell:
         "L2DYN_RUNTIME_MINUTES={resources.runtime} L2DYN_ATTEMPT={resources.attempt}"
         ' "$L2DYN_PYTHON" -m l2dyn train $L2DYN_OPTIONS --experiment {wildcards.experiment}'
-        " --slice {wildcards.part}/{wildcards.parts} --owned --threads {threads}"
+        " --slice {wildcards.slice}/{wildcards.slices} --owned --threads {threads}"
         " --output {output:q} --log {log:q} --bundles {input.held:q}"
 
 

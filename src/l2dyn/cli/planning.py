@@ -37,9 +37,9 @@ def _plan(arguments: argparse.Namespace) -> int:
         pending = name in plan.pending
         own = plan.provisional(name) if pending else plan.tasks(name, owned_only=True)
         listed = len(own) if pending else len(plan.tasks(name))
-        parts = [] if pending else plan.slices(name)
-        times = [seconds(part.tasks) for part in parts] if parts else [seconds(own)]
-        jobs += [[f"{name} {p.index}/{p.count}", *_job_costs(p.tasks, t)] for p, t in zip(parts, times, strict=False)]
+        slices = [] if pending else plan.slices(name)
+        times = [seconds(one.tasks) for one in slices] if slices else [seconds(own)]
+        jobs += [[f"{name} {p.index}/{p.count}", *_job_costs(p.tasks, t)] for p, t in zip(slices, times, strict=False)]
         capped = 0 if pending else len({point.run_id for point in points if point.capped})
         rows.append([f"{name} *" if pending else name, listed, len(own), capped, *_costs(own, sum(times))])
         tasks += own

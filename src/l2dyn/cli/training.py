@@ -69,12 +69,12 @@ def _train(arguments: argparse.Namespace) -> int:
             arguments.experiment,
             reason,
         )
-    part = plan.slice(arguments.experiment, *arguments.slice, owned_only=arguments.owned)
+    slice_ = plan.slice(arguments.experiment, *arguments.slice, owned_only=arguments.owned)
     finished = finished_of(plan, arguments.experiment, arguments.bundles or ())
-    refuse_a_fault(finished.cache, part)
+    refuse_a_fault(finished.cache, slice_)
     limits = [limit for limit in (arguments.time_limit, limit_under_slurm()) if limit is not None]
     outcome = train(
-        list(part.tasks),
+        list(slice_.tasks),
         finished,
         device=plan.scale.device,
         threads=threads_of(arguments, plan),
@@ -85,16 +85,16 @@ def _train(arguments: argparse.Namespace) -> int:
     )
     done = f"{outcome.trained} trained ({outcome.diverged} diverged), {outcome.found} found"
     if outcome.stopped:
-        log.info("%s %s: stopped before the end: %s; call again to go on", part.experiment, part.name, done)
+        log.info("%s %s: stopped before the end: %s; call again to go on", slice_.experiment, slice_.name, done)
         return EXIT_STOPPED
     if arguments.output:
-        records = [finished.load(task.run_id, task.steps, task.evaluations()) for task in part.tasks]
+        records = [finished.load(task.run_id, task.steps, task.evaluations()) for task in slice_.tasks]
         if None in records:
-            lost = part.tasks[records.index(None)].run_id
+            lost = slice_.tasks[records.index(None)].run_id
             raise UserError(f"run {lost}: another job has replaced its record by one for other budgets; call again")
         write_records(arguments.output, records)
-    forget_attempts(finished.cache, part)
-    log.info("%s %s: %s", part.experiment, part.name, done)
+    forget_attempts(finished.cache, slice_)
+    log.info("%s %s: %s", slice_.experiment, slice_.name, done)
     return EXIT_DONE
 
 
@@ -127,7 +127,7 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     from l2dyn.training.calibration import calibrate
 
     plan = plan_of(arguments)
-    slices = [part.tasks for name in plan.experiments for part in plan.slices(name)]
+    slices = [slice_.tasks for name in plan.experiments for slice_ in plan.slices(name)]
     slices += [plan.provisional(name) for name in plan.pending]
     found = calibrate(slices, plan.scale.device, threads_of(arguments, plan))
     log.info("%s: %d kinds of training on %s", calibration_path(), len(found.kinds), found.device)

@@ -1,10 +1,8 @@
 """The stacked trainer: its plain steps against plain PyTorch, its fast ones against the plain ones."""
 
 import functools
-import json
 import math
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +15,6 @@ from l2dyn.nets.stacked_fully_connected import StackedFullyConnected
 from l2dyn.runs.plan import Task
 from l2dyn.specs.horizons import EvaluationGrid
 from l2dyn.specs.nets import FullyConnectedSpec
-from l2dyn.specs.run import NUMERICS_VERSION
 from l2dyn.tests.made_up import assert_same_columns, made_up_samples, make_task, trained
 from l2dyn.training import stacked_steps
 from l2dyn.training.captured_steps import CapturedSteps
@@ -27,7 +24,6 @@ from l2dyn.training.stacked import StackedTrainer
 from l2dyn.training.stacked_steps import WrittenOutSteps
 from l2dyn.training.trainer import MEASURES
 
-GOLDEN = Path(__file__).parent / "golden_stack.json"
 NTK = FullyConnectedSpec(hidden_layers=2, width=9, bias=False, parameterization="ntk", weight_std=1.0)
 
 
@@ -374,26 +370,3 @@ def test_an_epoch_sees_every_sample_once():
     assert sorted(one.tolist()) == list(range(100))
     assert one.tolist() != other.tolist()
     assert epoch_permutation(4, 0, 100).tolist() != one.tolist()
-
-
-def golden_columns() -> dict[str, dict[str, list[float]]]:
-    samples = made_up_samples()
-    tasks = [make_task(samples, steps=120, l2=0.02), make_task(samples, steps=60, lr=0.3, l2=0.001, init_seed=1)]
-    minibatch = make_task(samples, steps=40, batch=16, momentum=0.9, order_seed=2)
-    ended = [*trained(tasks, samples).values(), *trained([minibatch], samples).values()]
-    names = ("train_loss", "test_loss", "param_norm")
-    return {e.task.run_id: {name: e.columns[name].tolist() for name in names} for e in ended}
-
-
-def test_golden():
-    """A change of training arithmetic must bump NUMERICS_VERSION; then run this module as a script to write it anew."""
-    golden = json.loads(GOLDEN.read_text())
-    assert golden["numerics_version"] == NUMERICS_VERSION
-    found = golden_columns()
-    assert found.keys() == golden["runs"].keys(), "run ids changed: a default or a field's form was changed"
-    for run_id, columns in golden["runs"].items():
-        assert_same_columns(found[run_id], columns, rtol=1e-9)
-
-
-if __name__ == "__main__":
-    GOLDEN.write_text(json.dumps({"numerics_version": NUMERICS_VERSION, "runs": golden_columns()}, indent=1) + "\n")

@@ -68,7 +68,9 @@ def shape(flow):
 
 def wildcards(bundle):
     """A bundle's wildcards, as Snakemake hands them to the resources."""
-    match = re.search(r"/(?P<experiment>[^/]+)/runs/(?P<part>\d+)of(?P<parts>\d+)-(?P<key>[0-9a-f]+)\.parquet$", bundle)
+    match = re.search(
+        r"/(?P<experiment>[^/]+)/runs/(?P<slice>\d+)of(?P<slices>\d+)-(?P<key>[0-9a-f]+)\.parquet$", bundle
+    )
     return match.groupdict()
 
 
@@ -80,8 +82,8 @@ for train in (True, False):
     flow = Workflow({"scale": "tiny", "train": train})
     for name in flow.plan.experiments:
         flow.summary_key(name), flow.recorded_key(name), flow.bundles(name)
-        for part in flow.plan.slices(name):
-            which = (name, part.index, part.count, part.key)
+        for slice_ in flow.plan.slices(name):
+            which = (name, slice_.index, slice_.count, slice_.key)
             flow.gpus(*which), flow.runtime_minutes(*which)
     flow.theory_key("kernel"), flow.targets(), flow.patterns(), flow.environment(), flow.results_key()
 print(json.dumps([name for name in heavy if name in sys.modules]))
@@ -127,14 +129,14 @@ def test_results_that_cannot_be_used_are_one_line(workplace, monkeypatch, where)
 
 def test_bundles_are_those_of_the_owners(workplace):
     flow = Workflow(TINY)
-    own = {f"{flow.out}/first/runs/{part.name}.parquet" for part in flow.plan.slices("first")}
+    own = {f"{flow.out}/first/runs/{slice_.name}.parquet" for slice_ in flow.plan.slices("first")}
     assert set(flow.bundles("first")) == own
     ids = {name: {point.run_id for point in flow.plan.experiments[name]} for name in ("first", "budget")}
     needed = {
-        f"{flow.out}/{name}/runs/{part.name}.parquet"
+        f"{flow.out}/{name}/runs/{slice_.name}.parquet"
         for name in ("first", "budget")
-        for part in flow.plan.slices(name)
-        if name == "budget" or ids["first"] & ids["budget"] & {task.run_id for task in part.tasks}
+        for slice_ in flow.plan.slices(name)
+        if name == "budget" or ids["first"] & ids["budget"] & {task.run_id for task in slice_.tasks}
     }
     assert set(flow.bundles("budget")) == needed
     assert needed & own
@@ -142,7 +144,7 @@ def test_bundles_are_those_of_the_owners(workplace):
 
 
 def test_what_the_shelf_serves_whole_is_recorded_and_not_trained(workplace, make_record):
-    slices = {part.name: part for part in Workflow(TINY).plan.slices("first")}
+    slices = {slice_.name: slice_ for slice_ in Workflow(TINY).plan.slices("first")}
     name, whole = max(slices.items(), key=lambda item: len(item[1].tasks))
     assert len(whole.tasks) > 1
 

@@ -31,7 +31,7 @@ def limit_under_slurm(environment=os.environ) -> float | None:
     return max(left - min(MARGIN_S, 0.2 * left), 1.0)
 
 
-def refuse_a_fault(cache: Cache, part: Slice, environment=os.environ) -> None:
+def refuse_a_fault(cache: Cache, slice_: Slice, environment=os.environ) -> None:
     """Raise UserError where Snakemake tries a job for the third time under Slurm and two attempts made no progress.
 
     A job that stopped at its time limit has a newer checkpoint or more finished runs than at its start, and goes on for
@@ -42,35 +42,35 @@ def refuse_a_fault(cache: Cache, part: Slice, environment=os.environ) -> None:
     if attempt == 0:
         return
     if attempt == 1:
-        forget_attempts(cache, part)  # of an earlier call of Snakemake
+        forget_attempts(cache, slice_)  # of an earlier call of Snakemake
         if "SLURM_JOB_ID" not in environment:
             return
-    path = _path(cache, part)
+    path = _path(cache, slice_)
     try:
         earlier = json.loads(path.read_text())
     except (OSError, ValueError):
         earlier = []
-    now = _progress(cache, part)
+    now = _progress(cache, slice_)
     if len(earlier) >= 2 and earlier[-1] == earlier[-2] == now:
         raise UserError(
-            f"{part.experiment} {part.name}: failed twice without a newer checkpoint, which is no time limit; "
+            f"{slice_.experiment} {slice_.name}: failed twice without a newer checkpoint, which is no time limit; "
             "not tried again in this call, see its log"
         )
     write_atomically(path, json.dumps([*earlier, now]).encode())
 
 
-def forget_attempts(cache: Cache, part: Slice) -> None:
+def forget_attempts(cache: Cache, slice_: Slice) -> None:
     """Remove what refuse_a_fault noted, as when the slice is done."""
-    _path(cache, part).unlink(missing_ok=True)
+    _path(cache, slice_).unlink(missing_ok=True)
 
 
-def _path(cache: Cache, part: Slice) -> Path:
-    return cache.checkpoints / f"{part.key}.attempts"
+def _path(cache: Cache, slice_: Slice) -> Path:
+    return cache.checkpoints / f"{slice_.key}.attempts"
 
 
-def _progress(cache: Cache, part: Slice) -> str:
+def _progress(cache: Cache, slice_: Slice) -> str:
     """Hash of what there is of a slice: finished runs, and the steps of its checkpoints."""
-    ids = {task.run_id for task in part.tasks}
+    ids = {task.run_id for task in slice_.tasks}
     done = sorted(run_id for run_id in ids if cache.path(run_id).exists())
     begun = sorted((header.step, header.run_ids) for header in headers(cache.checkpoints) if ids & set(header.run_ids))
     return hashlib.sha256(json.dumps([done, begun]).encode()).hexdigest()[:16]

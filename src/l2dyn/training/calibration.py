@@ -37,7 +37,7 @@ def calibrate(slices: Iterable[list[Task]], device: str, threads: int) -> Calibr
     device = chosen_device(device)
     limit_threads(threads)
     largest: dict[str, list[Task]] = {}
-    for stack in (stack for part in slices for stack in stacks(part)):
+    for stack in (stack for slice_ in slices for stack in stacks(slice_)):
         key = kind(stack[0])
         largest[key] = max(largest.get(key, []), stack, key=len)
     nominal = NOMINAL_RATE["cuda"] if device == "cuda" else NOMINAL_RATE["cpu"] * torch.get_num_threads()
