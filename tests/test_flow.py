@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
+import venv
 
 import pytest
 from checkout import Checkout, damage, jobs_of, lines_of_users, made, needs, nothing_to_do
@@ -50,6 +52,7 @@ def test_runs_that_several_experiments_list_are_trained_once(finished_tiny):
     tuned = {row["run_id"] for row in finished_tiny.summary("fig1c-tuned")}
     assert len(tuned) == 2
     assert len(tuned & ids["fig1b-tuned"]) == 1  # the grid's seed
+    assert len(tuned & {row["run_id"] for row in finished_tiny.summary("fig1c-seeds")}) == 1  # two selections, one λ
     logs = finished_tiny.train_logs(since=0)
     trained = [run for log in logs for run in re.findall(r" run ([0-9a-f]{12}) finished", log.read_text())]
     assert len(trained) == len(set(trained)) == len(finished_tiny.records())
@@ -192,6 +195,15 @@ def test_a_failing_forced_rerun_keeps_the_bundles(tiny):
     assert {path: path.read_bytes() for path in tiny.bundles()} == before
 
 
+def test_a_forced_selection_trains_nothing(tiny):
+    before = tiny.records()
+    done = tiny.snakemake("all", "--forcerun", "select_l2")
+    assert jobs_of(done)["select_l2"] == 3
+    assert done.trained == 0
+    assert tiny.records() == before
+    assert nothing_to_do(tiny.snakemake("all"))
+
+
 @SLOW
 def test_keep_going_finishes_what_it_can(fresh):
     fresh.edit_config(
@@ -265,12 +277,21 @@ def test_a_prediction_that_is_pending_is_shown_and_never_guessed(fresh):
     assert (row["status"], row["l2"], row["run_id"]) == ("missing", "", "")
 
 
-ODD = ["my project (1)/it's {new}", pytest.param("ü & $HOME;", marks=SLOW), pytest.param("[a]", marks=SLOW)]
-
-
-@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("name", [pytest.param("ü & $HOME;", marks=SLOW), pytest.param("[a]", marks=SLOW)])
 def test_a_folder_of_any_name(pristine, tmp_path, name):
     checkout = pristine.copy_to(tmp_path / name)
     checkout.scale = "tiny"
     checkout.snakemake("figures/fig4.pdf")
     assert (checkout.path / "figures" / "fig4.pdf").exists()
+
+
+def test_make_in_a_folder_of_an_odd_name_with_its_environment_there(pristine, tmp_path):
+    """`make figures`, its interpreter below that folder too. Its packages are those of this environment."""
+    checkout = pristine.copy_to(tmp_path / "my project (1)" / "it's {new}")
+    venv.create(checkout.path / ".venv", symlinks=True)
+    (packages,) = (checkout.path / ".venv").glob("lib/python*/site-packages")
+    (packages / "these.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    (checkout.path / ".venv" / "installed").touch()
+    checkout.run("make", "figures", "SCALE=tiny", "CORES=2")
+    for name in ("fig2", "fig4"):
+        assert (checkout.path / "figures" / f"{name}.pdf").exists()
