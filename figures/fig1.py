@@ -62,6 +62,14 @@ if len(star):
         x, y, "*", color=style.BLUE, markersize=8, markeredgecolor="white", label=rf"{labels[0]}, $\lambda = c/T_1$"
     )
     notebook.plot("a", "predicted, c/T1", [x], [y], " ".join(star["run_id"]))
+    notebook.number("a", "predicted λ", x, run_ids=" ".join(star["run_id"]))
+    notebook.number("a", "accuracy at the predicted λ", y, run_ids=" ".join(star["run_id"]))
+whole = fixed[fixed["l2"] > 0]
+if (whole["status"] == "finished").all():
+    means = whole.groupby("l2")["final_test_accuracy"].mean()
+    ids = " ".join(whole.loc[whole["l2"] == means.idxmax(), "run_id"])
+    notebook.number("a", "tuned λ", means.idxmax(), run_ids=ids)
+    notebook.number("a", "accuracy at the tuned λ", means.max(), run_ids=ids)
 style.log_axis_of_l2(ax_schedule, fixed["units"].iloc[0])
 ax_schedule.set(ylabel="final test accuracy")
 style.cut_low(ax_schedule, depth=0.06)

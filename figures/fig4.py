@@ -74,7 +74,7 @@ for one in coefficients:
     for reading, name in (("argmax", "argmax"), ("within", "0.5pp")):
         c, low, high = (one[f"c_{reading}{side}"] for side in ("", "_low", "_high"))
         ids = " ".join(one["run_ids"])
-        notebook.number("a", f"c_{name} (epochs)", c, low, high, ids)
+        notebook.number("a", f"c_{name} (epochs; of every seed and its evaluations)", c, low, high, ids)
         notebook.number("a", f"C_{name}", one[f"C_{reading}"], run_ids=ids)
         if reading == wanted.reading:
             ax_peak.axvline(c, color=style.ORANGE, linewidth=1.0, label=rf"$c_\mathrm{{{name}}} = {c:#.2g}$")
@@ -108,7 +108,10 @@ both = by_budget(tuned, guessed)
 for row in both.itertuples():
     apart = decades_apart(row.l2_centre, row.l2_predicted)
     without = [decades_apart(centre, row.l2_predicted) for centre in (row.l2_centre, *row.centres)]
-    interval, what = (min(without), max(without)), f"decades from tuned (centre) to predicted, {row.Index:g} epochs"
+    interval, what = (
+        (min(without), max(without)),
+        f"decades from tuned (centre) to predicted, {row.Index:g} epochs (leaving one seed out)",
+    )
     notebook.number("b", what, apart, *interval, told=interval[1] - interval[0] <= 0.2)
 style.budget_axis(ax_l2, tuned.index)
 ax_l2.set(yscale="log", ylabel=style.with_units(r"L2 coefficient $\lambda$", units))

@@ -13,9 +13,9 @@
 # %% [markdown]
 # # Figure S-collapse: the law at one glance
 #
-# Every net of figures 2 and 3, every η and λ at which it fits its training set, against the dimensionless time
-# C = η·S·λ·t/(1−μ) (S steps an epoch, momentum μ). Left: test accuracy; right: the norm of all parameters over its
-# initial value. If t* ∝ 1/(ηλ), the peaks of a net lie above each other, whatever η and λ.
+# Every net of figures 2 and 3, and the one with momentum, every η and λ at which it fits its training set, against the
+# dimensionless time C = η·S·λ·t/(1−μ) (S steps an epoch, momentum μ). Left: test accuracy; right: the norm of all
+# parameters over its initial value. If t* ∝ 1/(ηλ), the peaks of a net lie above each other, whatever η and λ.
 
 # %%
 import numpy as np
@@ -48,17 +48,19 @@ for number, name in enumerate(names):
         series = f"{name} lr={row.lr:g} l2={row.l2:g} seed={row.seed}"
         notebook.plot("accuracy", series, C[kept], columns["test_accuracy"][kept], row.run_id)
         notebook.plot("norm", series, C[kept], norm[kept], row.run_id)
+    momentum = summary["momentum"].max()
+    net = notebook.net(name) + (f", momentum {momentum:g}" if momentum else "")
     known = runs[(runs["C"] > 0) & ~runs["censored"]]
     if len(known):
         low, middle, high = np.exp(np.quantile(np.log(known["C"]), [0.1, 0.5, 0.9]))
         ax_accuracy.axvspan(low, high, color=style.ORANGE, alpha=0.15, linewidth=0)
         ids = " ".join(known["run_id"])
-        notebook.number("accuracy", f"C of {notebook.net(name)} (median, 10 % to 90 %)", middle, low, high, ids)
+        notebook.number("accuracy", f"C of {net} (median, 10 % to 90 %)", middle, low, high, ids)
     for l2 in (min(colors), max(colors)) if colors else ():
         ax_accuracy.plot([], [], color=colors[l2], label=rf"$\lambda = {style.number(l2)}$")
     ax_accuracy.set(xscale="log", ylabel="test accuracy")
     ax_norm.set(xscale="log", yscale="log", ylabel=r"$\|\theta\| / \|\theta_0\|$")
-    ax_accuracy.set_title(notebook.net(name), loc="left", fontsize=style.SMALL)
+    ax_accuracy.set_title(net, loc="left", fontsize=style.SMALL)
     ax_accuracy.legend(loc="lower right", frameon=True, framealpha=0.85, edgecolor="none")
 for ax in axes[-2:]:
     ax.set(xlabel=r"$C = \eta S \lambda t / (1 - \mu)$")

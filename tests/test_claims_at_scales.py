@@ -99,6 +99,8 @@ def curves(name: str, spec, ideal: bool, steps: int, t_star: float, shift: float
         slower = (0.1 + 0.001 * shift) * x * np.exp(1 - x / 3)
         wide = theory * (1.01 + 0.002 * shift + 0.2 * (not ideal))
         columns["train_loss"] = wide if name == "fig5c" else theory - (stays if ideal else slower)
+        if ideal and name == "figS-kernel-medium":  # as the wide one until after the smallest loss
+            columns["train_loss"] = np.where(x <= 1.15, wide, columns["train_loss"])
         columns["kernel_norm"] = np.exp(-2 * spec.l2 * times * ((1.0 if ideal else 0.5) + 0.01 * shift))
     return columns, theory
 
@@ -130,7 +132,7 @@ def evidence(scale_name: str, ideal: bool) -> Evidence:
             records[point.run_id] = Curves(columns)
             theories[point.run_id] = spec.lr * columns["step"], theory
         summaries[name] = pd.DataFrame(rows).reindex(columns=FIELDS)
-    ids = [i for name in ("fig5c", "fig5c-narrow") for i in summaries[name]["run_id"]]
+    ids = [i for name in ("fig5c", "fig5c-narrow", "figS-kernel-medium") for i in summaries[name]["run_id"]]
     t = np.geomspace(min(theories[i][0][1] for i in ids), max(theories[i][0][-1] for i in ids), 800)
     kernel = pd.DataFrame({"k": 2.0, "t": t, **{f"loss_{i}": np.interp(t, *theories[i]) for i in ids}})
     return Evidence(scale_name, scale, summaries, {"kernel": kernel}, records)

@@ -180,3 +180,11 @@ def test_recorded_theory_is_of_runs_that_the_scale_lists():
         for row in rows_of(path):
             listed = {(p.run_id, p.spec.lr, p.spec.l2, p.spec.init_seed) for p in plan.experiments[row["experiment"]]}
             assert (row["run_id"], float(row["lr"]), float(row["l2"]), int(row["seed"])) in listed
+    for path in (ROOT / "paper_results" / "theory").glob("*/kernel.csv"):
+        plan = Plan(path.parent.name, load_scale(path.parent.name))
+        with path.open() as stream:
+            columns = stream.readline().strip().split(",")
+        shown = {name.removeprefix("loss_") for name in columns if name.startswith("loss_")}
+        listed = {point.run_id for points in plan.experiments.values() for point in points}
+        assert len(shown) > 5
+        assert shown <= listed

@@ -7,7 +7,18 @@ import numpy as np
 import pandas as pd
 
 from l2dyn.claims.evidence import Evidence
-from l2dyn.claims.verdicts import INCONCLUSIVE, NOT_RUN, REPORTED, Part, ids_of, t_interval, unless, within
+from l2dyn.claims.verdicts import (
+    INCONCLUSIVE,
+    NOT_RUN,
+    REPORTED,
+    REPRODUCED,
+    Part,
+    all_of,
+    ids_of,
+    t_interval,
+    unless,
+    within,
+)
 
 SQUARES = 0.5  # the loss of f = 0: half the mean square of labels of ±1
 
@@ -98,12 +109,42 @@ def _late_derivatives(evidence: Evidence, criterion: dict) -> list[Part]:
 
 
 def c15(evidence: Evidence, criterion: dict) -> list[Part]:
-    """A wide net follows the k = 2 curve until after the smallest loss; a net of finite width stays away from f = 0."""
+    """A wide net follows the k = 2 curve until after the smallest loss; one of finite width stays away from f = 0.
+
+    And one net does both, which is what the paper shows; a net may be too wide to stay away, or too narrow to follow.
+    """
     late = next((name for name in ("fig5c-narrow", "fig5c") if len(evidence.runs(name))), "fig5c-narrow")
-    name, label = f"follows the theory, {evidence.net('fig5c')}", f"stays away from f = 0, {evidence.net(late)}"
-    parts = [_deviation(evidence, name, criterion)]
-    parts += _plateau(evidence, late, (label, f"{label}, no longer falling"), criterion)
-    return [evidence.complete(parts[0], "fig5c"), *(evidence.complete(part, late) for part in parts[1:])]
+    follows, stays = _follows(evidence, "fig5c", criterion), _stays(evidence, late, criterion)
+    return [follows, *stays, _one_net(evidence, criterion)]
+
+
+def _follows(evidence: Evidence, experiment: str, criterion: dict) -> Part:
+    name = f"follows the theory, {evidence.net(experiment)}"
+    return evidence.complete(_deviation(evidence, experiment, name, criterion), experiment)
+
+
+def _stays(evidence: Evidence, experiment: str, criterion: dict) -> list[Part]:
+    name = f"stays away from f = 0, {evidence.net(experiment)}"
+    parts = _plateau(evidence, experiment, (name, f"{name}, no longer falling"), criterion)
+    return [evidence.complete(part, experiment) for part in parts]
+
+
+def _one_net(evidence: Evidence, criterion: dict) -> Part:
+    """Whether one of the widths at hand does both; that none of them does says nothing of others."""
+    name, found = "one net does both", {}
+    for experiment in ("fig5c-narrow", "figS-kernel-medium", "fig5c"):
+        parts = [_follows(evidence, experiment, criterion), *_stays(evidence, experiment, criterion)]
+        if any(part.verdict != NOT_RUN for part in parts):
+            found[experiment] = all_of(part.verdict for part in parts), parts
+    if not found:
+        return Part(name, NOT_RUN)
+    experiment, (verdict, parts) = min(found.items(), key=lambda one: one[1][0] != REPRODUCED)
+    if verdict != REPRODUCED:
+        said = (f"{evidence.net(e)}: {', '.join(p.verdict for p in of)}" for e, (_, of) in found.items())
+        why = f"to follow, to stay away, to fall no longer: {'; '.join(said)}"
+        return Part(name, INCONCLUSIVE, why=why, seeds=max(p.seeds for _, of in found.values() for p in of))
+    ids = tuple(dict.fromkeys(i for part in parts for i in part.run_ids))
+    return Part(name, REPRODUCED, why=evidence.net(experiment), seeds=parts[0].seeds, run_ids=ids)
 
 
 def _beside_theory(evidence: Evidence, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -133,9 +174,9 @@ def _without_theory(evidence: Evidence, rows: pd.DataFrame) -> str:
     return f"kernel.csv has no theory from the initial function of {lacking} of {len(rows)} runs" if lacking else ""
 
 
-def _deviation(evidence: Evidence, name: str, criterion: dict) -> Part:
+def _deviation(evidence: Evidence, experiment: str, name: str, criterion: dict) -> Part:
     """Largest distance of the seeds' losses from their theories, in the mean, up to after the smallest loss."""
-    rows, what = evidence.runs("fig5c"), "largest relative deviation of the loss"
+    rows, what = evidence.runs(experiment), "largest relative deviation of the loss"
     if not len(rows) or "kernel" not in evidence.curves:
         return Part(name, NOT_RUN)
     t, losses, expected = _beside_theory(evidence, rows)

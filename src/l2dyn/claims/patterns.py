@@ -172,6 +172,7 @@ def c5(evidence: Evidence, criterion: dict) -> list[Part]:
     if len(judged) < least:
         verdict, said = INCONCLUSIVE, [f"{len(judged)} setups can be judged, {least} are needed", *said]
     basis = {"seeds": max((p.seeds for p in judged), default=0), "run_ids": sum((p.run_ids for p in judged), ())}
+    basis["interval"] = "to all that may be"
     wanted = f"more than {needed:g} of {len(judged)}"
     numbers = (yes, yes, len(judged) - no) if judged else (math.nan,) * 3
     return [Part(name, verdict, "setups with a gain", *numbers, wanted, "; ".join(said), **basis)]
@@ -228,16 +229,24 @@ def _widest_range(evidence: Evidence, name: str, label: str, limit: float, crite
     table = table.loc[:, counts == counts.max()]
     ranges = table.max() - table.min()
     widest = ranges.idxmax()
-    ends = (table[widest].max(), table[widest].min())
-    low, high = with_sampling_error(ranges[widest], ends, evidence.experiment(name).data.test_samples)
     why = f"largest of {len(ranges)} λ with {counts.max()} η each, at λ = {widest:g}"
-    what, basis = (
+    ends = [
+        rows[(rows["l2"] == widest) & (rows["lr"] == lr)][BEST]
+        for lr in (table[widest].idxmax(), table[widest].idxmin())
+    ]
+    (top, _, above), (bottom, _, below) = mean_interval(ends, CONFIDENCE, evidence.image(name))
+    half = np.hypot(above - top, below - bottom)
+    verdict = within(ranges[widest] - half, ranges[widest] + half, at_most=limit)
+    if np.isnan(half):
+        samples = evidence.experiment(name).data.test_samples
+        _, end = with_sampling_error(0.0, (top, bottom), samples)
+        half, why = end, f"{why}; one seed, whose interval is that of two test sets; two are needed"
+    what, numbers = (
         "range of the best accuracy over η (fraction)",
-        {"seeds": rows["seed"].nunique(), "run_ids": ids_of(rows)},
+        (ranges[widest], ranges[widest] - half, ranges[widest] + half),
     )
-    return Part(
-        label, within(low, high, at_most=limit), what, ranges[widest], low, high, f"at most {limit:g}", why, **basis
-    )
+    basis = {"seeds": rows["seed"].nunique(), "run_ids": ids_of(rows)}
+    return Part(label, verdict, what, *numbers, f"at most {limit:g}", why, **basis)
 
 
 def c16(evidence: Evidence, criterion: dict) -> list[Part]:

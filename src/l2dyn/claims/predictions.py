@@ -33,12 +33,16 @@ def c7(evidence: Evidence, criterion: dict) -> list[Part]:
     parts = [
         evidence.complete(_gap(evidence, budget, criterion), TUNED, PREDICTED, budget=budget) for budget in budgets
     ]
+    return [*parts, _spanned(evidence, budgets, criterion), _cost(evidence)]
+
+
+def _spanned(evidence: Evidence, budgets: list[float], criterion: dict) -> Part:
+    """Whether the budgets span as many decades as are asked for."""
     span, least = math.log10(budgets[-1] / budgets[0]), criterion["min_budget_decades"]
     verdict = REPRODUCED if span >= least - 1e-9 else INCONCLUSIVE
     why = f"{span:.1f} decades of budget, {least:g} asked for"
     what, seeds = "decades of budget", int(evidence.outcomes(PREDICTED)["seed"].nunique())
-    spanned = Part("range of budgets", verdict, what, span, span, span, f"at least {least:g}", why, seeds)
-    return [*parts, spanned, _cost(evidence)]
+    return Part("range of budgets", verdict, what, span, span, span, f"at least {least:g}", why, seeds)
 
 
 def _gap(evidence: Evidence, budget: float, criterion: dict) -> Part:
@@ -85,7 +89,8 @@ def c8(evidence: Evidence, criterion: dict) -> list[Part]:
     if not len(evidence.runs(TUNED)) or not len(evidence.outcomes(PREDICTED)):
         return [Part("tuned over predicted λ", NOT_RUN)]
     budgets = evidence.budgets(PREDICTED)
-    return [evidence.complete(_ratio(evidence, one, criterion), TUNED, PREDICTED, budget=one) for one in budgets]
+    ratios = [evidence.complete(_ratio(evidence, one, criterion), TUNED, PREDICTED, budget=one) for one in budgets]
+    return [*ratios, _spanned(evidence, budgets, criterion)]
 
 
 def _ratio(evidence: Evidence, budget: float, criterion: dict) -> Part:
@@ -97,6 +102,7 @@ def _ratio(evidence: Evidence, budget: float, criterion: dict) -> Part:
         "wanted": f"between 1/{limit:g} and {limit:g}",
         "seeds": rows["seed"].nunique(),
         "run_ids": ids_of(rows) + ids_of(predicted),
+        "interval": "leaving one seed out",
     }
     name, margin = f"{budget:g} epochs", criterion["near_best_margin"]
     table = by_seed(rows)
@@ -171,7 +177,7 @@ def _paper_c(evidence: Evidence, rows: pd.DataFrame, criterion: dict) -> Part:
     verdict = within(*numbers[1:], target / ratio, target * ratio)
     why = "the interval reaches at least to the neighbouring evaluations"
     why += f"; {sum(bounds)} of {len(logs)} seeds are lower bounds" if any(bounds) else ""
-    part = Part(name, verdict, what, *numbers, wanted, why, len(logs), ids_of(rows))
+    part = Part(name, verdict, what, *numbers, wanted, why, len(logs), ids_of(rows), "90 %, at least one evaluation")
     return evidence.curves_of(part, rows)
 
 

@@ -48,11 +48,11 @@ def c11(evidence: Evidence, criterion: dict) -> list[Part]:
     limits = target / criterion["max_ratio_factor"], target * criterion["max_ratio_factor"]
     numbers = float(np.exp(np.log(reached).mean())), float(reached.min()), float(reached.max())
     verdict = INCONCLUSIVE if "edge" in why else within(*numbers[1:], *limits)
-    what, wanted = "ratio; the interval is the range over seeds", f"{target:g} up to a factor {limits[1] / target:g}"
+    what, wanted = "tuned over predicted λ", f"{target:g} up to a factor {limits[1] / target:g}"
     both = ids + ids_of(predicted)
     parts += [
         _accuracy(evidence, "at the tuned λ", tuned[FINAL], criterion["accuracy_tuned"], criterion, ids),
-        Part("tuned over predicted λ", verdict, what, *numbers, wanted, why, len(tuned), both),
+        Part("tuned over predicted λ", verdict, what, *numbers, wanted, why, len(tuned), both, "range over seeds"),
     ]
     gaps = (tuned[FINAL] - guessed).dropna()
     interval = t_interval(gaps, evidence.image(grid)) if len(gaps) else (math.nan,) * 3

@@ -12,14 +12,15 @@ REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 INCONCLUSIVE, NOT_RUN = "inconclusive", "not run at this scale"
 REPORTED = "reported"  # of a part that decides nothing
 CONFIDENCE = 0.90  # of two-sided intervals; each of their ends is a one-sided bound at 0.95
+USUAL = "90 %"  # what an interval is where nothing else is said
 
 
 @dataclass(frozen=True)
 class Part:
     """One thing that a claim says, judged.
 
-    name: what of the claim it is, and on which net. what: what the estimate is, with its unit. wanted: the allowed
-    region in words. why: whatever else decides (too little data, what was left out).
+    name: what of the claim it is, and on which net. what: what the estimate is, with its unit. interval: what low and
+    high are. wanted: the allowed region in words. why: whatever else decides (too little data, what was left out).
     """
 
     name: str
@@ -32,6 +33,7 @@ class Part:
     why: str = ""
     seeds: int = 0
     run_ids: tuple[str, ...] = field(default=())
+    interval: str = USUAL
 
 
 def within(

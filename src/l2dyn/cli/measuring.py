@@ -211,7 +211,7 @@ def _claims(arguments: argparse.Namespace) -> int:
     path = arguments.output or folder / "claims.csv"
     write_claims(claims, judged, path, arguments.parts or path.with_name("claim_parts.csv"))
     page = arguments.page or path.with_name("claims.md")
-    write_atomically(page, claims_page(claims, judged, plan.name).encode())
+    write_atomically(page, claims_page(claims, judged, plan.name, plan.scale).encode())
     log.info("%s written", path)
     rows = [[claim.id, verdict_of(judged[claim.id])] for claim in claims]
     print_table(["claim", "verdict"], rows, show=log.info if arguments.log else print)

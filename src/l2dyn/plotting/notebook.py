@@ -22,7 +22,7 @@ from l2dyn.files import ROOT, git_revision, results_folder
 from l2dyn.plotting import style
 from l2dyn.runs.bundles import Bundles
 from l2dyn.runs.l2_selection import FILE, L2Selection, read_l2_selection
-from l2dyn.specs.data_sets import DATA_SETS
+from l2dyn.specs.data_sets import DATA_SETS, DataSpec
 from l2dyn.specs.run import NUMERICS_VERSION
 from l2dyn.tables.csv_files import write_csv
 
@@ -142,7 +142,8 @@ class FigureNotebook:
         rows = pd.concat(summaries) if summaries else pd.DataFrame()
         parts = [f"scale {self.scale}"]
         if len(rows):
-            parts += [DATA_SETS[name].title for name in sorted(set(rows["dataset"]))]
+            data = dict.fromkeys(self.config.experiments[name].data for name in rows["experiment"].unique())
+            parts += dict.fromkeys(map(_said_of, data))
             for status in ("missing", "short", "diverged"):
                 count = int((rows["status"] == status).sum())
                 if count:
@@ -169,6 +170,12 @@ class FigureNotebook:
         if not path.exists():
             raise UserError(f"{path}: not made yet; run: snakemake --cores 2 {path} --config scale={self.scale}")
         return path
+
+
+def _said_of(data: DataSpec) -> str:
+    """A data set with its number of training images and their size."""
+    height, width, _ = data.image_shape
+    return f"{DATA_SETS[data.name].title}: {data.train_samples:,} of {height} × {width} pixels"
 
 
 def _report_errors(path: Path | None) -> None:

@@ -27,8 +27,9 @@ def code_key(*roots: str | Path) -> str:
         if path not in seen:
             seen.add(path)
             waiting += _imported(path)
-    reading = {ROOT / "src" / "l2dyn" / name for name in READING}
-    kept = [path for path in sorted(seen) if path.parent.name in ANALYSIS or path in reading or path in roots]
+    package = ROOT / "src" / "l2dyn"
+    deciding = (*(package / name for name in ANALYSIS), *(package / name for name in READING), *roots)
+    kept = [path for path in sorted(seen) if path in deciding or path.parent in deciding]
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in kept]
     return hashlib.sha256(canonical_json(digests).encode()).hexdigest()[:10]
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ from ruamel.yaml.error import YAMLError
 
 from l2dyn.claims.evidence import Evidence
 from l2dyn.claims.judges import JUDGES
-from l2dyn.claims.verdicts import NOT_RUN, Part, all_of
+from l2dyn.claims.verdicts import NOT_RUN, USUAL, Part, all_of
+from l2dyn.config.scale import ScaleConfig
 from l2dyn.errors import UserError
 from l2dyn.files import shipped_folder, write_atomically
 from l2dyn.specs.base import Spec
 from l2dyn.tables.markdown import significant, table
+from l2dyn.tables.units import units_in_words
 
 COLUMNS = (
     "claim",  # C1 … C20
@@ -25,6 +28,7 @@ COLUMNS = (
     "estimate",
     "low",
     "high",
+    "interval",  # what low and high are
     "wanted",
     "why",
     "seeds",
@@ -34,10 +38,16 @@ COLUMNS = (
 
 
 class PaperNumber(Spec):
-    """A number that the main text prints, and the part of the claim whose estimate stands beside it."""
+    """A number that the main text prints, and what of ours stands beside it.
+
+    part: of the claim, whose estimate it is. figure, number: where the claim is not judged at a scale, a number that is
+    read off that figure.
+    """
 
     paper: str
     part: str = ""
+    figure: str = ""
+    number: str = ""
 
 
 class ClaimSpec(Spec):
@@ -108,21 +118,30 @@ def write_claims(claims: list[ClaimSpec], judged: dict[str, list[Part]], path: P
     write_atomically(parts_path, _csv(rows))
 
 
-def claims_page(claims: list[ClaimSpec], judged: dict[str, list[Part]], scale: str) -> str:
-    """Markdown: a table of all claims, then each with its rule and parts."""
+def claims_page(claims: list[ClaimSpec], judged: dict[str, list[Part]], scale: str, config: ScaleConfig) -> str:
+    """Markdown: a table of all claims, then each with its rule and parts, and the units of its experiments."""
     head = ("claim", "the paper says", "verdict", "estimate", "seeds", "figures")
     rows = []
     for claim in claims:
         parts = judged[claim.id]
-        estimates = "; ".join(filter(None, (_estimate(part) for part in parts)))
+        estimates = "; ".join(filter(None, map(with_interval, parts)))
         rows.append((claim.id, claim.claim, verdict_of(parts), estimates, _seeds(parts), ", ".join(claim.figures)))
     sections = [f"# Claims at the scale {scale}", table(head, rows)]
     for claim in claims:
         of_parts = [
-            (p.name, p.verdict, p.what, _estimate(p), p.wanted, p.why, p.seeds or "", len(p.run_ids) or "")
+            (p.name, p.verdict, p.what, with_interval(p), p.wanted, p.why, p.seeds or "", len(p.run_ids) or "")
             for p in judged[claim.id]
         ]
-        columns = ("part", "verdict", "estimate of", "value [90 % interval]", "wanted", "remarks", "seeds", "runs")
+        columns = (
+            "part",
+            "verdict",
+            "estimate of",
+            "value [90 % interval, where nothing else is said]",
+            "wanted",
+            "remarks",
+            "seeds",
+            "runs",
+        )
         sections.append(f"## {claim.id}: {verdict_of(judged[claim.id])}\n\n{claim.claim} ({claim.where})")
         sections.append(f"*Judged by.* {claim.judged_by}" + (f" *Note.* {claim.note}" if claim.note else ""))
         if scale in claim.cannot:
@@ -130,8 +149,12 @@ def claims_page(claims: list[ClaimSpec], judged: dict[str, list[Part]], scale: s
             sections.append(
                 f"*At this scale* the runs are too few for the claim to end as {never}, whatever they show."
             )
-        sections.append(table(columns, of_parts))
-    return "\n\n".join(sections) + "\n"
+        names = (
+            name for figure in claim.figures if figure in config.figures for name in config.figures[figure].experiments
+        )
+        units = units_in_words({name: config.experiments[name] for name in names})
+        sections += [units, table(columns, of_parts)]
+    return "\n\n".join(filter(None, sections)) + "\n"
 
 
 def verdict_of(parts: list[Part]) -> str:
@@ -144,12 +167,8 @@ def _whole(claim: str, parts: list[Part]) -> list:
     verdict = verdict_of(parts)
     deciding = next(part for part in parts if part.verdict == verdict)
     ids = tuple(dict.fromkeys(i for part in parts for i in part.run_ids))
-    row = _row(claim, deciding)
-    row[1], row[2] = "", verdict
-    if deciding.name:
-        row[3] = f"{deciding.name}: {deciding.what}" if deciding.what else deciding.name
-    row[9:] = [_seeds(parts), len(ids), " ".join(ids)]
-    return row
+    what = ": ".join(filter(None, (deciding.name, deciding.what)))
+    return _row(claim, replace(deciding, name="", verdict=verdict, what=what, seeds=_seeds(parts), run_ids=ids))
 
 
 def _row(claim: str, part: Part) -> list:
@@ -162,6 +181,7 @@ def _row(claim: str, part: Part) -> list:
         part.verdict,
         part.what,
         *shown,
+        part.interval if part.low < part.high else "",
         part.wanted,
         part.why,
         part.seeds,
@@ -182,9 +202,11 @@ def _seeds(parts: list[Part]) -> int:
     return max((part.seeds for part in parts), default=0)
 
 
-def _estimate(part: Part) -> str:
+def with_interval(part) -> str:
+    """The estimate of a Part, or of a row of claim_parts.csv, with its interval, of which it says what is unusual."""
     if part.estimate != part.estimate:
         return ""
-    if part.low != part.low or part.low == part.high:
+    if not part.low < part.high:
         return significant(part.estimate)
-    return f"{significant(part.estimate)} [{significant(part.low)}, {significant(part.high)}]"
+    unusual = "" if part.interval == USUAL else f" ({part.interval})"
+    return f"{significant(part.estimate)} [{significant(part.low)}, {significant(part.high)}]{unusual}"

@@ -11,8 +11,9 @@ from l2dyn.config.experiment import ExperimentConfig
 from l2dyn.errors import UserError
 from l2dyn.files import shipped_folder, write_atomically
 from l2dyn.runs.plan import Plan
-from l2dyn.tables.claims import read_claims, verdict_in_words
+from l2dyn.tables.claims import PaperNumber, read_claims, verdict_in_words, with_interval
 from l2dyn.tables.markdown import significant, table
+from l2dyn.tables.units import WHOSE, units_in_words
 
 
 def write_results(plan: Plan, folder: Path, path: Path) -> None:
@@ -28,12 +29,25 @@ def write_results(plan: Plan, folder: Path, path: Path) -> None:
     for name, figure in figures.items():
         plotted = pd.read_csv(folder / f"{name}.csv", dtype={"series": str})
         empty = figure.experiments and not any(_ended(runs[of]) for of in figure.experiments)
-        sections.append(f"## {name}\n\nNone of its runs is there yet." if empty else _figure(name, plotted))
-    head = ("experiment", "shows", "net", "runs", "seeds", "finished", "diverged", "missing or short", "device")
+        units = units_in_words({of: plan.scale.experiments[of] for of in figure.experiments})
+        sections.append(f"## {name}\n\nNone of its runs is there yet." if empty else _figure(name, plotted, units))
+    head = (
+        "experiment",
+        "shows",
+        "net",
+        "units",
+        "runs",
+        "seeds",
+        "finished",
+        "diverged",
+        "missing or short",
+        "device",
+    )
     text = [
         f"# Results of the scale {plan.name}",
         f"{plan.scale.about[:1].upper()}{plan.scale.about[1:]}. Written by `rule results`; every plotted number, with"
-        " run ids, stands in the figures' CSV files. Accuracies and their differences are fractions.",
+        " run ids, stands in the figures' CSV files. Accuracies and their differences are fractions. Where a number has"
+        " no value, the runs tell its interval only. Intervals are of 90 %, where nothing else is said.",
         *_claims(plan, folder),
         *sections,
         "## Runs",
@@ -42,8 +56,8 @@ def write_results(plan: Plan, folder: Path, path: Path) -> None:
     write_atomically(path, ("\n\n".join(text) + "\n").encode())
 
 
-def remarks_on(scale: str, path: Path | None = None) -> dict[str, str]:
-    """What remarks.yaml says of each claim at a scale.
+def remarks_on(scale: str, path: Path | None = None, everywhere: bool = True) -> dict[str, str]:
+    """What remarks.yaml says of each claim at a scale; everywhere: with what it says of all scales.
 
     Raises:
         UserError: for a file of another form.
@@ -51,7 +65,7 @@ def remarks_on(scale: str, path: Path | None = None) -> dict[str, str]:
     path = path or shipped_folder() / "remarks.yaml"
     try:
         content = YAML(typ="safe").load(path) or {}
-        found = {**content.get("all", {}), **content.get(scale, {})}
+        found = {**(content.get("all", {}) if everywhere else {}), **content.get(scale, {})}
     except (OSError, YAMLError, AttributeError, TypeError) as error:
         raise UserError(f"{path}: cannot be read as remarks by scale and claim ({type(error).__name__})") from None
     unknown = sorted(set(found) - {claim.id for claim in read_claims()})
@@ -63,39 +77,46 @@ def remarks_on(scale: str, path: Path | None = None) -> dict[str, str]:
 def _claims(plan: Plan, folder: Path) -> list[str]:
     """The table of verdicts, the paper's numbers beside ours, and the remarks."""
     whole = pd.read_csv(folder / "claims.csv", dtype=str).fillna("").set_index("claim")
-    parts = pd.read_csv(folder / "claim_parts.csv", dtype={"claim": str, "part": str, "what": str, "wanted": str})
-    claims, remarks = read_claims(), remarks_on(plan.name)
+    texts = dict.fromkeys(("claim", "part", "what", "interval", "wanted"), str)
+    parts = pd.read_csv(folder / "claim_parts.csv", dtype=texts)
+    claims, remarks, of_scale = read_claims(), remarks_on(plan.name), remarks_on(plan.name, everywhere=False)
     rows = []
     for claim in claims:
         verdict, seeds = whole.loc[claim.id, ["verdict", "seeds"]]
         said = verdict_in_words(claim, verdict, plan.name)
-        rows.append((claim.id, claim.claim, said, seeds, "" if verdict == NOT_RUN else remarks.get(claim.id, "")))
+        remark = (of_scale if verdict == NOT_RUN else remarks).get(claim.id, "")
+        rows.append((claim.id, claim.claim, said, seeds, remark))
     beside = []
     for claim in claims:
         for number in claim.numbers:
             ours = parts[(parts["claim"] == claim.id) & parts["part"].fillna("").str.contains(number.part, regex=False)]
             values = "; ".join(
-                f"{row.part}: {_with_interval(row) if row.estimate == row.estimate else 'not judged'}"
+                f"{row.part}: {with_interval(row) or 'not judged'}"
                 for row in ours.itertuples()
                 if row.verdict != NOT_RUN
             )
-            beside.append((claim.id, number.paper, values or "not measured at this scale"))
+            beside.append((claim.id, number.paper, values or _read_off(number, folder)))
     return [
         "## Claims",
         table(("claim", "the paper says", "verdict", "seeds", "remarks"), rows),
         f"`results/{plan.name}/claims.md` has the rule, the estimates and the runs behind each.",
         "## The paper's numbers and ours",
-        table(("claim", "paper", "ours [90 % interval]"), beside),
+        table(("claim", "paper, in the authors' units", "ours [interval]"), beside),
     ]
 
 
-def _with_interval(row) -> str:
-    if row.low != row.low or row.low == row.high:
-        return significant(row.estimate)
-    return f"{significant(row.estimate)} [{significant(row.low)}, {significant(row.high)}]"
+def _read_off(number: PaperNumber, folder: Path) -> str:
+    """What a figure shows beside a number of the paper where no claim judges it at this scale."""
+    path = folder / f"{number.figure}.csv"
+    if number.figure and path.exists():
+        plotted = pd.read_csv(path, dtype={"series": str})
+        for row in plotted[(plotted["kind"] == "number") & (plotted["series"] == number.number)].itertuples():
+            if row.y == row.y:
+                return f"not judged at this scale; {number.number} in {number.figure}: {significant(row.y)}"
+    return "not measured at this scale"
 
 
-def _figure(name: str, plotted: pd.DataFrame) -> str:
+def _figure(name: str, plotted: pd.DataFrame, units: str) -> str:
     """The picture of one figure, and the numbers that are read off it."""
     numbers = plotted[plotted["kind"] == "number"]
     section = f"## {name}\n\n![{name}]({name}.png)"
@@ -110,12 +131,12 @@ def _figure(name: str, plotted: pd.DataFrame) -> str:
         )
         for row in numbers.itertuples()
     ]
-    return f"{section}\n\n" + table(("panel", "number", "value", "interval"), rows)
+    return "\n\n".join(filter(None, (section, units, table(("panel", "number", "value", "interval"), rows))))
 
 
 def _ended(row: tuple) -> int:
     """Of a row of _runs: how many are finished or diverged."""
-    return row[5] + row[6]
+    return row[6] + row[7]
 
 
 def _runs(name: str, config: ExperimentConfig, path: Path) -> tuple:
@@ -129,4 +150,4 @@ def _runs(name: str, config: ExperimentConfig, path: Path) -> tuple:
     finished = sum(statuses == {"finished"} for statuses in said)
     devices = ", ".join(sorted(set(summary["device"].dropna())))
     counted = (int(summary["run_id"].nunique()), len(config.seeds), finished, diverged, lacking)
-    return name, config.shows, config.net.describe(), *counted, devices
+    return name, config.shows, config.net.describe(), WHOSE[config.units], *counted, devices

@@ -102,8 +102,13 @@ def setups(*levels, longer=2, **how):
     return of({name: runs((0, 0.01, 0.02), level, **how) for name, level in zip(names, levels, strict=False)})
 
 
-def by_rate(*accuracies, lr=(0.1, 0.3)):
-    return fig2ab(lr=lr, max_test_accuracy=lambda r: r["lr"].map(dict(zip(lr, accuracies, strict=True))))
+def by_rate(*accuracies, lr=(0.1, 0.3), scatter=0.0, seeds=3):
+    """The same accuracies at every λ, which differ by `scatter` from one seed to the next."""
+
+    def best(rows):
+        return rows["lr"].map(dict(zip(lr, accuracies, strict=True))) + scatter * (rows["seed"] - 1)
+
+    return fig2ab(lr=lr, max_test_accuracy=best, seeds=seeds)
 
 
 def prediction(
@@ -247,7 +252,8 @@ MEASURED = [  # claim, its verdict, on what, the evidence
     ("C5", UNCLEAR, "no L2 trained as long as the smallest", lambda: setups(*[(0.95, 0.97, 0.96)] * 3, longer=1)),
     ("C6", YES, "the same accuracy", lambda: by_rate(0.99, 0.991)),
     ("C6", NO, "four points", lambda: by_rate(0.99, 0.95)),
-    ("C6", UNCLEAR, "a range near the margin", lambda: by_rate(0.99, 0.982)),
+    ("C6", UNCLEAR, "a range near the margin", lambda: by_rate(0.99, 0.982, scatter=0.005)),
+    ("C6", UNCLEAR, "one seed", lambda: by_rate(0.99, 0.95, seeds=1)),
     ("C6", UNCLEAR, "one learning rate", lambda: by_rate(0.99, lr=(0.1,))),
     ("C7", YES, "a tenth of a point", lambda: prediction()),
     ("C7", NO, "two points", lambda: prediction(gap=0.02)),
@@ -258,6 +264,7 @@ MEASURED = [  # claim, its verdict, on what, the evidence
     ("C8", YES, "a factor of two", lambda: prediction(at_l2=0.04)),
     ("C8", NO, "a factor of forty", lambda: prediction(at_l2=0.002)),
     ("C8", UNCLEAR, "best at the edge of the grid", lambda: prediction(accuracy=(0.9, 0.92, 0.95, 0.98))),
+    ("C8", UNCLEAR, "half a decade of budgets", lambda: prediction(at_l2=0.04, budgets=(10.0, 30.0))),
     ("C9", YES, "the C of the paper", lambda: measured_c(0.64)),
     ("C9", NO, "a third of it", lambda: measured_c(0.2)),
     ("C9", NOT_RUN, "a smaller net on pooled images", lambda: measured_c(0.64, name="desktop")),
@@ -372,7 +379,7 @@ def test_the_tables(judged, tmp_path):
 
 
 def test_the_page_has_a_section_for_every_claim(judged):
-    page = claims_page(claims_of_the_paper(), judged, "quick")
+    page = claims_page(claims_of_the_paper(), judged, "quick", scale("quick"))
     sections = page.split("\n## ")[1:]
     assert page.startswith("# Claims at the scale quick")
     for section, claim in zip(sections, claims_of_the_paper(), strict=True):
@@ -380,6 +387,7 @@ def test_the_page_has_a_section_for_every_claim(judged):
         assert claim.claim in section
         assert claim.judged_by in section
         assert all(part.name in section for part in judged[claim.id])
+        assert "λ, η and c are in PyTorch's units." in section
         assert ("*At this scale*" in section) == ("quick" in claim.cannot)
 
 

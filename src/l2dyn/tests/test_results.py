@@ -45,6 +45,13 @@ def test_claims_come_first_with_verdicts_and_the_papers_numbers(page):
     assert "| C9 | c = 0.0066 epochs, which is C = 1.29 | not measured at this scale |" in page
 
 
+def test_where_no_claim_is_judged_a_figures_number_stands_beside_the_papers(tiny, plan_of, tmp_path, page):
+    write_csv(tmp_path / "fig4.csv", COLUMNS, [("a", "C_argmax", "number", None, 1.23456, None, None)])
+    write_results(plan_of(tiny), tmp_path, tmp_path / "results.md")
+    said = "not judged at this scale; C_argmax in fig4: 1.235"
+    assert f"| C9 | c = 0.0066 epochs, which is C = 1.29 | {said} |" in (tmp_path / "results.md").read_text()
+
+
 def test_remarks_are_by_scale_and_claim(tmp_path):
     path = tmp_path / "remarks.yaml"
     path.write_text("all: {C1: everywhere, C2: everywhere}\ntiny: {C2: here}\n")
@@ -59,7 +66,8 @@ def test_remarks_are_by_scale_and_claim(tmp_path):
 def test_numbers_stand_below_their_figure(page):
     """To four digits, with an interval where there is one; lines are not numbers, and bars do not break the table."""
     assert "| a | slope | -0.9877 | -1.2 to -0.8 |\n| b | R² \\| all | 0.5 |  |\n" in page
-    assert page.index("## fig2") < page.index("slope") < page.index("## Runs")
+    assert page.index("## fig2") < page.index("λ, η and c are in PyTorch's units.") < page.index("slope")
+    assert page.index("slope") < page.index("## Runs")
     assert page.count("fig5") == 3  # a heading and its picture
     assert "123" not in page
 
@@ -67,10 +75,11 @@ def test_numbers_stand_below_their_figure(page):
 def test_every_experiment_that_a_figure_shows_has_a_row(page):
     """Runs count once, whatever horizons they have rows at."""
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("|")]
-    head, first, budget = (row for row in rows if len(row) == 9 and row[0] != "---")
+    head, first, budget = (row for row in rows if len(row) == 10 and row[0] != "---")
     found = [dict(zip(head, row, strict=True)) for row in (first, budget)]
     assert [row["experiment"] for row in found] == ["first", "budget"]
     assert [row["shows"] for row in found] == ["a grid", "a fixed budget"]
+    assert [row["units"] for row in found] == ["PyTorch's", "PyTorch's"]
     counted = ("runs", "seeds", "finished", "diverged", "missing or short")
     assert [[int(row[name]) for name in counted] for row in found] == [[3, 1, 1, 0, 2], [1, 2, 0, 1, 0]]
     assert [row["device"] for row in found] == ["cpu, gpu", "gpu"]
@@ -86,9 +95,13 @@ def test_a_figure_without_any_run_has_no_picture(tiny, plan_of, tmp_path, page):
     assert "![fig2]" in page
 
 
-def test_what_was_not_run_has_no_remark(page):
+def test_what_was_not_run_has_no_remark_but_one_of_its_scale(tiny, plan_of, tmp_path, page, monkeypatch):
     assert remarks_on("tiny")["C1"]
     assert remarks_on("tiny")["C1"] not in page
+    said = {"C1": "why it is not run here"}
+    monkeypatch.setattr("l2dyn.tables.results.remarks_on", lambda scale, everywhere=True: {} if everywhere else said)
+    write_results(plan_of(tiny), tmp_path, tmp_path / "results.md")
+    assert "| not run at this scale | 0 | why it is not run here |" in (tmp_path / "results.md").read_text()
 
 
 def test_the_page_says_whose_results_it_holds(page):

@@ -95,8 +95,9 @@ class AutogradSteps:
 class WrittenOutSteps:
     """Steps by the net's own backward pass, which accumulates gradients straight into parameters or velocities.
 
-    Short cuts, each taken where it applies, each said in a line of the log where it is not:
-    span: the first layer of full-batch training held in the span of its inputs (nets.stacked_fully_connected.Span).
+    Short cuts, each taken where it applies:
+    span: the first layer of full-batch training held in the span of its inputs (nets.stacked_fully_connected.Span); why
+    not is a line of the log.
     blocks: members in groups whose activations a CPU's cache holds, each trained for a stretch at a time.
     graphs: full-batch steps on a GPU captured as CUDA graphs (training.captured_steps).
     """
