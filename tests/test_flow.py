@@ -20,9 +20,9 @@ def test_everything_is_a_declared_output(finished_tiny):
     top = {path.name for path in (finished_tiny.path / "results").iterdir()}
     assert top == {"cache", "data", "tiny"}
     names = {str(path.relative_to(finished_tiny.out)) for path in finished_tiny.out.rglob("*") if path.is_file()}
-    expected = r"(fig\w+\.(pdf|png|csv)|results\.md|claims\.(csv|md)|claim_parts\.csv|theory/\w+\.csv"
+    expected = r"(fig\w+\.(pdf|png|csv)|results\.md|claims\.(csv|html|md)|claim_parts\.csv|theory/\w+\.csv"
     expected += r"|logs/[\w-]+\.log|benchmarks/[\w-]+\.tsv"
-    expected += r"|[\w-]+/(summary\.csv|l2\.json|runs/\d+of\d+-[0-9a-f]{10}\.parquet))"
+    expected += r"|[\w-]+/(summary\.(csv|html)|l2\.json|runs/\d+of\d+-[0-9a-f]{10}\.parquet))"
     assert [name for name in names if not re.fullmatch(expected, name)] == []
 
 

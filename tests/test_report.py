@@ -59,8 +59,8 @@ def test_the_page_holds_everything_itself(report):
     for picture in sorted(checkout.out.glob("fig*.png")):
         assert base64.b64encode(picture.read_bytes()).decode()[:400] in html, picture.name
     assert not re.search(r'<(?:script|img|link)[^>]+(?:src|href)="https?://', html)
-    for name in ("claims.csv", "claim_parts.csv", "fig2ab/summary.csv"):
-        assert name.rpartition("/")[2] in html
+    for name in ("claims.csv", "claim_parts.csv", "claims.html", "fig2ab/summary.csv", "fig2ab/summary.html"):
+        assert base64.b64encode((checkout.out / name).read_bytes()).decode()[:400] in html, name
 
 
 def test_it_opens_without_a_network_and_says_what_it_is(page):
@@ -82,8 +82,37 @@ def test_categories_lead_to_figures_and_claims(page, report):
     click(page, "Claims")
     time.sleep(1)
     assert "parts of the claims" in text_of(page)
-    assert len(rows_of(checkout.out / "claims.csv")) == 22
+    view(page, "claims and parts")
+    parts = rows_of(checkout.out / "claim_parts.csv")
+    assert shown_rows(page) == 22 + len(parts)
+    search(page, "C7 fraction")
+    asked = [row for row in (*rows_of(checkout.out / "claims.csv"), *parts) if is_found("c7 fraction", row)]
+    assert 0 < shown_rows(page) == len(asked) < 22
     assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def view(page, label: str) -> None:
+    """Open the result of this label in the page, and go into its frame."""
+    from selenium.webdriver.common.by import By
+
+    page.find_element(By.XPATH, f"//tr[contains(., '{label}')]//a").click()
+    time.sleep(2)
+    page.switch_to.frame(page.find_element(By.TAG_NAME, "iframe"))
+
+
+def search(page, words: str) -> None:
+    from selenium.webdriver.common.by import By
+
+    page.find_element(By.ID, "search").send_keys(words)
+
+
+def shown_rows(page) -> int:
+    """Of the table in the frame."""
+    return page.execute_script("return [...document.querySelectorAll('tbody tr')].filter(row => !row.hidden).length")
+
+
+def is_found(words: str, row: dict) -> bool:
+    return all(word in "".join(row.values()).lower() for word in words.split())
 
 
 def test_after_one_figure_a_report_can_be_made(finished, tmp_path):

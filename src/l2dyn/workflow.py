@@ -31,7 +31,7 @@ from l2dyn.specs.base import canonical_json, to_dict
 from l2dyn.specs.data_sets import DATA_SETS
 
 log = logging.getLogger(__name__)
-TABLES = ("claims.csv", "claim_parts.csv", "claims.md", "results.md")  # of a whole scale
+TABLES = ("claims.csv", "claim_parts.csv", "claims.html", "claims.md", "results.md")  # of a whole scale
 
 
 class Workflow:
@@ -114,7 +114,9 @@ class Workflow:
             for experiment in section.experiments:
                 selected = experiment in self.config.selected
                 known = [self._l2_file(experiment)] if selected else self.bundles(experiment)
-                files |= dict.fromkeys([*known, f"{self.out}/{experiment}/summary.csv"])
+                files |= dict.fromkeys(
+                    [*known, *(f"{self.out}/{experiment}/summary.{kind}" for kind in ("csv", "html"))]
+                )
             files |= dict.fromkeys(f"{self.out}/theory/{curve}.csv" for curve in section.theory)
             files |= dict.fromkeys(f"{self.out}/{name}.{kind}" for kind in ("pdf", "png", "csv"))
             files |= dict.fromkeys(f"figures/{name}.{kind}" for kind in ("pdf", "png"))

@@ -28,11 +28,17 @@ rule summarize:
         bundles=lambda wildcards: flow.bundles(wildcards.experiment, checkpoints),
         l2=lambda wildcards: flow.selection(wildcards.experiment, checkpoints),
     output:
-        report(
+        csv=report(
             f"{flow.out}/{{experiment}}/summary.csv",
             caption="../report/summary.rst",
             category="Runs",
-            labels={"experiment": "{experiment}", "scale": flow.scale},
+            labels={"experiment": "{experiment}", "scale": flow.scale, "as": "CSV"},
+        ),
+        page=report(
+            f"{flow.out}/{{experiment}}/summary.html",
+            caption="../report/summary.rst",
+            category="Runs",
+            labels={"experiment": "{experiment}", "scale": flow.scale, "as": "table"},
         ),
     log:
         f"{flow.out}/logs/summarize-{{experiment}}.log",
@@ -44,7 +50,7 @@ rule summarize:
         "{wildcards.experiment}: one row a run"
     shell:
         '"$L2DYN_PYTHON" -m l2dyn summarize $L2DYN_OPTIONS --experiment {wildcards.experiment}'
-        " --output {output:q} --log {log:q} --bundles {input.bundles:q}"
+        " --output {output.csv:q} --page {output.page:q} --log {log:q} --bundles {input.bundles:q}"
 
 
 # Closed forms evaluated in NumPy; those of figure 5c use the kernel of the training set.
@@ -97,13 +103,19 @@ rule claims:
             f"{flow.out}/claims.csv",
             caption="../report/claims.rst",
             category="Claims",
-            labels={"table": "claims", "scale": flow.scale},
+            labels={"table": "claims", "scale": flow.scale, "as": "CSV"},
         ),
         parts=report(
             f"{flow.out}/claim_parts.csv",
             caption="../report/claims.rst",
             category="Claims",
-            labels={"table": "parts of the claims", "scale": flow.scale},
+            labels={"table": "parts of the claims", "scale": flow.scale, "as": "CSV"},
+        ),
+        searchable=report(
+            f"{flow.out}/claims.html",
+            caption="../report/claims.rst",
+            category="Claims",
+            labels={"table": "claims and parts", "scale": flow.scale, "as": "table"},
         ),
         page=f"{flow.out}/claims.md",
     log:
@@ -116,4 +128,4 @@ rule claims:
         "judging the claims"
     shell:
         '"$L2DYN_PYTHON" -m l2dyn claims $L2DYN_OPTIONS --output {output.csv:q} --parts {output.parts:q}'
-        " --page {output.page:q} --log {log:q} --inputs {input:q}"
+        " --searchable {output.searchable:q} --page {output.page:q} --log {log:q} --inputs {input:q}"

@@ -31,6 +31,7 @@ def add_to(commands: Commands) -> None:
     summarize = commands.add("summarize", _summarize, "write an experiment's summary.csv, one row a run")
     summarize.add_argument("--experiment", required=True)
     summarize.add_argument("--output", type=Path, help="default: results/SCALE/EXPERIMENT/summary.csv")
+    summarize.add_argument("--page", type=Path, help="the same as a page to be searched (default: none)")
     add_bundles(summarize, "bundles to summarize (default: whatever is finished)")
 
     theory = commands.add("theory", _theory, "write a table of theory curves")
@@ -43,6 +44,7 @@ def add_to(commands: Commands) -> None:
     claims.add_argument("--output", type=Path, help="one row a claim (default: results/SCALE/claims.csv)")
     claims.add_argument("--parts", type=Path, help="one row for each of its parts (default: claim_parts.csv beside it)")
     claims.add_argument("--page", type=Path, help="both as Markdown (default: claims.md beside it)")
+    claims.add_argument("--searchable", type=Path, help="both as a page to be searched (default: none)")
     claims.add_argument(
         "--inputs", nargs="*", type=Path, metavar="FILE", help="bundles among them (default: whatever is finished)"
     )
@@ -174,7 +176,7 @@ def _summarize(arguments: argparse.Namespace) -> int:
     plan.tasks(arguments.experiment)
     rows = summarize(plan, arguments.experiment, records_of(plan, arguments.bundles))
     path = arguments.output or results_folder() / plan.name / arguments.experiment / "summary.csv"
-    write_summary(path, rows)
+    write_summary(path, rows, arguments.page)
     counts: dict[str, int] = {}
     for row in rows:
         counts[row["status"]] = counts.get(row["status"], 0) + 1
@@ -198,7 +200,14 @@ def _claims(arguments: argparse.Namespace) -> int:
     from l2dyn.claims.evidence import Evidence
     from l2dyn.files import write_atomically
     from l2dyn.runs.bundles import Bundles
-    from l2dyn.tables.claims import claims_page, judge, read_claims, verdict_of, write_claims
+    from l2dyn.tables.claims import (
+        claims_page,
+        judge,
+        read_claims,
+        verdict_of,
+        write_claims,
+        write_searchable_claims,
+    )
 
     plan, claims = plan_of(arguments), read_claims()
     folder = results_folder() / plan.name
@@ -209,7 +218,10 @@ def _claims(arguments: argparse.Namespace) -> int:
         records = Bundles(path for path in arguments.inputs if path.suffix == ".parquet")
     judged = judge(claims, Evidence.read(plan.name, plan.scale, folder, records))
     path = arguments.output or folder / "claims.csv"
-    write_claims(claims, judged, path, arguments.parts or path.with_name("claim_parts.csv"))
+    parts = arguments.parts or path.with_name("claim_parts.csv")
+    write_claims(claims, judged, path, parts)
+    if arguments.searchable:
+        write_searchable_claims(plan.name, path, parts, arguments.searchable)
     page = arguments.page or path.with_name("claims.md")
     write_atomically(page, claims_page(claims, judged, plan.name, plan.scale).encode())
     log.info("%s written", path)

@@ -65,8 +65,8 @@ def _made(arguments: argparse.Namespace) -> int:
     """Print paths; UserError where nothing has been made."""
     plan = plan_of(arguments)
     folder = results_folder() / plan.name
-    wanted = [f"{name}.png" for name in plan.scale.figures] + ["claims.csv", "results.md"]
-    wanted += [f"{name}/summary.csv" for name in plan.experiments]
+    wanted = [f"{name}.png" for name in plan.scale.figures] + ["claims.csv", "claims.html", "results.md"]
+    wanted += [f"{name}/summary.{kind}" for name in plan.experiments for kind in ("csv", "html")]
     found = [str(folder / name) for name in wanted if (folder / name).exists()]
     if not found:
         raise UserError(f"{folder}: nothing has been made yet; run: make figures SCALE={plan.name}")

@@ -18,6 +18,7 @@ from l2dyn.errors import UserError
 from l2dyn.files import shipped_folder, write_atomically
 from l2dyn.specs.base import Spec
 from l2dyn.tables.markdown import significant, table
+from l2dyn.tables.searchable import write_searchable
 from l2dyn.tables.units import units_in_words
 
 COLUMNS = (
@@ -116,6 +117,15 @@ def write_claims(claims: list[ClaimSpec], judged: dict[str, list[Part]], path: P
     write_atomically(path, _csv([_whole(claim.id, judged[claim.id]) for claim in claims]))
     rows = [_row(claim.id, part) for claim in claims for part in judged[claim.id]]
     write_atomically(parts_path, _csv(rows))
+
+
+def write_searchable_claims(scale: str, path: Path, parts_path: Path, page: Path) -> None:
+    """A page to be searched of what write_claims wrote."""
+    tables = []
+    for caption, file in (("Claims", path), ("Their parts", parts_path)):
+        head, *rows = csv.reader(io.StringIO(file.read_text(encoding="utf-8")))
+        tables.append((caption, head, rows))
+    write_searchable(page, f"The claims of the paper at the scale {scale}", tables)
 
 
 def claims_page(claims: list[ClaimSpec], judged: dict[str, list[Part]], scale: str, config: ScaleConfig) -> str:

@@ -14,8 +14,13 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> N
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([_cell(value) for value in row] for row in rows)
+    writer.writerows(cells(row) for row in rows)
     write_atomically(path, stream.getvalue().encode())
+
+
+def cells(row: Sequence) -> list[str]:
+    """A row's values as they stand in a CSV file."""
+    return [_cell(value) for value in row]
 
 
 def _cell(value) -> str:

@@ -9,7 +9,8 @@ from l2dyn.runs.plan import Plan, Point
 from l2dyn.runs.records import Record
 from l2dyn.specs.data_sets import DataSpec
 from l2dyn.specs.horizons import EvaluationGrid
-from l2dyn.tables.csv_files import write_csv
+from l2dyn.tables.csv_files import cells, write_csv
+from l2dyn.tables.searchable import write_searchable
 
 FIELDS = (
     "run_id",
@@ -59,9 +60,13 @@ def summarize(plan: Plan, experiment: str, records: Bundles) -> list[dict]:
     return [_row(experiment, config, point, records) for point in points]
 
 
-def write_summary(path: Path, rows: list[dict]) -> None:
-    """Write rows as CSV."""
-    write_csv(path, FIELDS, ([row.get(field) for field in FIELDS] for row in rows))
+def write_summary(path: Path, rows: list[dict], page: Path | None = None) -> None:
+    """Write rows as CSV, and as a page to be searched."""
+    values = [[row.get(field) for field in FIELDS] for row in rows]
+    write_csv(path, FIELDS, values)
+    if page is not None:
+        name = rows[0]["experiment"] if rows else path.parent.name
+        write_searchable(page, f"The runs of {name}", [("", FIELDS, [cells(row) for row in values])])
 
 
 def _row(experiment: str, config: ExperimentConfig, point: Point, records: Bundles) -> dict:
