@@ -15,7 +15,7 @@ td, th {{ padding: 2px 8px; border-bottom: 1px solid #ddd; vertical-align: top; 
 td {{ max-width: 32em; overflow-wrap: anywhere; }}
 td.long {{ max-width: 12em; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }}
 </style></head><body><h1>{title}</h1>
-<p><input id="search" type="search" placeholder="all of these words" size="40" autofocus>
+<p><input id="search" type="search" placeholder="all of these words" size="40">
 <span id="count"></span></p>
 {tables}
 <script>
