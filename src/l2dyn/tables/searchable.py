@@ -1,5 +1,6 @@
 """Tables as one HTML page that needs nothing else: rows can be searched and sorted, in the report and by themselves."""
 
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -12,7 +13,7 @@ body {{ font: 13px system-ui, sans-serif; margin: 1em; }}
 table {{ border-collapse: collapse; }}
 th {{ position: sticky; top: 0; background: #eee; cursor: pointer; text-align: left; }}
 td, th {{ padding: 2px 8px; border-bottom: 1px solid #ddd; vertical-align: top; }}
-td {{ max-width: 32em; overflow-wrap: anywhere; }}
+td {{ max-width: 32em; overflow-wrap: break-word; }}
 td.long {{ max-width: 12em; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }}
 </style></head><body><h1>{title}</h1>
 <p><input id="search" type="search" placeholder="all of these words" size="40">
@@ -39,6 +40,7 @@ show();
 </script></body></html>
 """
 _LONG = 120  # characters: longer cells, lists of runs, are cut on the screen, the whole stands in their title
+_DIGITS = 6  # of a number, likewise
 
 
 def write_searchable(
@@ -57,5 +59,8 @@ def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 
 def _cell(text: str) -> str:
-    text = escape(text)
-    return f'<td class="long" title="{text}">{text}</td>' if len(text) > _LONG and " " in text else f"<td>{text}</td>"
+    number = re.fullmatch(r"-?\d+\.\d+(e-?\d+)?", text)  # with a point: a run's id may look like a number, too
+    shown = f"{float(text):.{_DIGITS}g}" if number else text
+    kind = ' class="long"' if len(shown) > _LONG and " " in shown else ""
+    title = f' title="{escape(text)}"' if kind or shown != text else ""
+    return f"<td{kind}{title}>{escape(shown)}</td>"

@@ -38,5 +38,20 @@ def test_every_cell_stands_in_the_page_as_it_was(tmp_path):
     found = Cells()
     found.feed(text)
     assert found.rows == [["x", "y", "z"], *odd, ["w"]]
+    assert f'title="{ids}"' in text
     assert "<h1>A title &amp; more</h1>" in text
     assert "http" not in text
+
+
+def test_numbers_are_rounded_and_whole_in_their_title(tmp_path):
+    rows = [["-0.9640445730298378", "12345678e901", "0.5", "0123456789ab", "nan"]]
+    write_searchable(tmp_path / "page.html", "numbers", [("", list("vwxyz"), rows)])
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    shown = [
+        'title="-0.9640445730298378">-0.964045<',
+        'title="12345678901">1.23457e+10<',
+        ">0.5<",
+        ">0123456789ab<",
+        ">nan<",
+    ]
+    assert [one for one in shown if one not in text] == []
