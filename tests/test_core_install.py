@@ -1,27 +1,19 @@
-"""The wheel alone, outside a checkout, with torch, NumPy and SciPy and nothing else of ours to import."""
+"""The wheel alone, outside a checkout, in an environment that has torch, NumPy, SciPy and what these need, no more."""
 
+import importlib.metadata
+import os
 import subprocess
 import sys
+import venv
 import zipfile
+from pathlib import Path
 
 import pytest
 from checkout import ROOT
+from packaging.requirements import Requirement
 
-# Whatever the extras bring is not to be found, as in an environment where they were not installed.
-ABSENT = (
-    *("jupytext", "matplotlib", "mlxtend", "pandas", "pyarrow", "pydantic", "ruamel", "seaborn", "snakemake"),
-    *("torchvision", "tqdm", "yaml", "lightning", "pytorch_lightning", "filelock", "hypothesis"),
-)
-BLOCKED = f"""
-import sys
-from importlib.machinery import PathFinder
-class Without:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        return None if name.partition(".")[0] in {ABSENT!r} else PathFinder.find_spec(name, path, target)
-    invalidate_caches = PathFinder.invalidate_caches
-sys.meta_path[:] = [Without if f is PathFinder else f for f in sys.meta_path if "editable" not in repr(f).lower()]
-"""
+CORE = ("numpy", "scipy", "torch")
+
 
 PRACTITIONER = """
 import importlib.resources, torch
@@ -53,35 +45,82 @@ print("fine")
 
 
 @pytest.fixture(scope="module")
-def site(once, pristine):
-    """A folder with what the wheel installs."""
+def wheel(once, pristine) -> Path:
+    """The wheel of this checkout."""
 
-    def install(target):
+    def build(target):
         copy = pristine.copy_to(target.with_name("wheel-source"))
-        wheels = target.with_name("wheels")
         copy.run(
             *(sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation", "--quiet"),
-            *("--disable-pip-version-check", "--wheel-dir", str(wheels)),
+            *("--disable-pip-version-check", "--wheel-dir", str(target)),
         )
-        (wheel,) = wheels.glob("*.whl")
-        zipfile.ZipFile(wheel).extractall(target)
 
-    return once("site-packages", install)
+    (built,) = once("wheel", build).glob("*.whl")
+    return built
 
 
-def test_the_tools_work_without_the_extras(site, tmp_path):
-    code = BLOCKED + f"sys.path.insert(0, {str(site)!r})\n" + PRACTITIONER
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+def closure(*names: str) -> list[importlib.metadata.Distribution]:
+    """The installed distributions of these names and of all that they require here, extras included."""
+    found, waiting = set(), [Requirement(name) for name in names]
+    while waiting:
+        one = waiting.pop()
+        for extra in ("", *one.extras):
+            if (one.name, extra) not in found:
+                found.add((one.name, extra))
+                needed = map(Requirement, importlib.metadata.requires(one.name) or ())
+                waiting += [n for n in needed if n.marker is None or n.marker.evaluate({"extra": extra})]
+    return [importlib.metadata.distribution(name) for name in {name for name, _ in found}]
+
+
+@pytest.fixture(scope="module")
+def environment(once, wheel) -> Path:
+    """Python in a new environment: the wheel installed by pip, its requirements linked from this one."""
+
+    def install(target):
+        venv.create(target, symlinks=True)
+        (packages,) = target.glob("lib/python*/site-packages")
+        needed = closure(*CORE)
+        places = {(file.parts[0], one.locate_file(file.parts[0])) for one in needed for file in one.files}
+        for name, place in places:
+            if name not in ("..", "__pycache__"):
+                (packages / name).symlink_to(place)
+        pip(target, "install", "--no-index", "--quiet", str(wheel))
+
+    return once("core-environment", install)
+
+
+def pip(environment: Path, *words: str) -> str:
+    """What pip says of that environment; it must not fail."""
+    command = (sys.executable, "-I", "-m", "pip", "--isolated", "--python", str(environment / "bin" / "python"))
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [*command, "--disable-pip-version-check", *words]
+    done = subprocess.run(command, env=clean, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_tools_work_without_the_extras(environment, tmp_path):
+    python = str(environment / "bin" / "python")
+    done = subprocess.run([python, "-I", "-c", PRACTITIONER], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout == "fine\n", done.stderr
+    for extra in ("pandas", "pydantic", "snakemake", "matplotlib", "lightning"):
+        assert (
+            subprocess.run([python, "-I", "-c", f"import {extra}"], cwd=tmp_path, capture_output=True).returncode == 1
+        )
 
 
-def test_the_wheel_holds_the_package_and_no_tests(site):
-    assert (site / "l2dyn" / "cli" / "main.py").is_file()
-    assert not (site / "l2dyn" / "tests").exists()
+def test_pip_finds_every_requirement_there(environment):
+    assert "No broken requirements found" in pip(environment, "check")
+
+
+def test_the_wheel_holds_the_package_and_no_tests(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "l2dyn/cli/main.py" in names
+    assert not [name for name in names if name.startswith("l2dyn/tests/")]
 
 
 def test_the_core_dependencies_are_three():
     import tomllib
 
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    assert sorted(line.split(">")[0] for line in listed) == ["numpy", "scipy", "torch"]
+    assert sorted(line.split(">")[0] for line in listed) == sorted(CORE)
