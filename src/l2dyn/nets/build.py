@@ -15,7 +15,8 @@ def build_net(spec: NetSpec, image_shape: ImageShape, outputs: int, seed: int) -
     module with a method `initialize(seed)` draws its own parameters, any other as l2dyn.nets.initialization does.
 
     Raises:
-        ValueError: for a spec that does not fit these images, TypeError for a layer without a rule.
+        ValueError: for a spec that does not fit these images.
+        TypeError: for a layer without a rule.
     """
     with torch.device("meta"):  # PyTorch's own initialization would cost time and move the global generator
         net = imported(spec.module)(spec, image_shape, outputs)

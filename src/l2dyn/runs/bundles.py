@@ -26,9 +26,12 @@ RECORDED = "recorded.parquet"  # the bundle that `rule recorded` writes
 class Bundles(Mapping[str, Record]):
     """The records of some bundles by run id, a file read and verified when one of its runs is asked for.
 
-    Where several hold a run, the record that serves more counts, the earlier file's of equals. Iterating and
-    `header` look at the files' metadata only. Raises DamagedRecord, which says what to delete, UserError for a
-    bundle that does not exist.
+    Where several hold a run, the record that serves more counts, the earlier file's of equals. Iterating and `header`
+    look at the files' metadata only.
+
+    Raises:
+        DamagedRecord: which says what to delete.
+        UserError: for a bundle that does not exist.
     """
 
     def __init__(self, paths: Iterable[Path]):
@@ -90,7 +93,9 @@ class Finished:
     def load(self, run_id: str, steps: int = 0, measured: Iterable[int] = ()) -> Record | None:
         """The verified record that serves most, None where none serves `steps` and was measured at those asked for.
 
-        Raises DamagedRecord for the shelf, UserError for what cannot be read now.
+        Raises:
+            DamagedRecord: for the shelf.
+            UserError: for what cannot be read now.
         """
         measured = list(measured)
         if self.cache.header(run_id) is None:

@@ -51,7 +51,8 @@ def header_of(path: Path, line: bytes) -> Header:
     """The header that a checkpoint's first line holds.
 
     Raises:
-        ValueError: for a damaged line, UserError for a whole one with other keys: it is no damage.
+        ValueError: for a damaged line.
+        UserError: for a whole one with other keys: it is no damage.
     """
     values = read_header_line(line)
     try:
@@ -64,7 +65,8 @@ def read_header(path: Path) -> Header | None:
     """The header of a checkpoint, None where the file is gone; the state stays unread.
 
     Raises:
-        ValueError: for a damaged one, UserError for one that cannot be read now.
+        ValueError: for a damaged one.
+        UserError: for one that cannot be read now.
     """
     try:
         line = _first_line(path)

@@ -130,7 +130,8 @@ def write_records(path: Path, records: Iterable[Record], recorded: Iterable[str]
     recorded: the ids of those that come from the shelf, which the file notes (recorded_ids).
 
     Raises:
-        UserError: when the file cannot be written, ValueError for a column that has another type in another run.
+        UserError: when the file cannot be written.
+        ValueError: for a column that has another type in another run.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -158,7 +159,9 @@ def write_records(path: Path, records: Iterable[Record], recorded: Iterable[str]
 def read_headers(path: Path) -> dict[str, RecordHeader]:
     """The headers of a file, from its metadata alone.
 
-    Raises DamagedRecord where they are not what was written, UserError where the file cannot be read now.
+    Raises:
+        DamagedRecord: where they are not what was written.
+        UserError: where the file cannot be read now.
     """
     return {
         run_id: RecordHeader(
@@ -182,8 +185,10 @@ def recorded_ids(path: Path) -> set[str]:
 def read_records(path: Path, run_ids: Iterable[str] | None = None) -> list[Record]:
     """The verified records of a file, or those asked for.
 
-    Raises DamagedRecord when the file cannot be decoded or a digest does not fit, UserError when it cannot be read now,
-    KeyError for an id it does not hold.
+    Raises:
+        DamagedRecord: when the file cannot be decoded or a digest does not fit.
+        UserError: when it cannot be read now.
+        KeyError: for an id it does not hold.
     """
     import pyarrow.parquet as pq
 
@@ -211,7 +216,11 @@ def read_records(path: Path, run_ids: Iterable[str] | None = None) -> list[Recor
 
 
 def read_record(path: Path, run_id: str) -> Record:
-    """The verified record of one run. Raises DamagedRecord."""
+    """The verified record of one run.
+
+    Raises:
+        DamagedRecord: where it is not what was written.
+    """
     try:
         return read_records(path, [run_id])[0]
     except KeyError:

@@ -45,7 +45,11 @@ class Shelf:
         return run_id in self.headers
 
     def load(self, run_id: str) -> Record | None:
-        """The verified record, None where there is none. Raises DamagedRecord, which names the remedy."""
+        """The verified record, None where there is none.
+
+        Raises:
+            DamagedRecord: which names the remedy.
+        """
         header = self.headers.get(run_id)
         if header is None:
             return None

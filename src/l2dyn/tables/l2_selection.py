@@ -23,7 +23,10 @@ def select_l2(plan: Plan, experiment: str, records: Records) -> L2Selection:
     """λ of an experiment that names a source, for each of its learning rates and budgets, in its own units.
 
     Where one of them cannot be measured (a run of the source is missing, none has an uncensored peak) there is no value
-    at all, and the reason in words. Raises DamagedRecord for a record that is not what was written.
+    at all, and the reason in words.
+
+    Raises:
+        DamagedRecord: for a record that is not what was written.
     """
     config = plan.scale.experiments[experiment]
     if config.l2.predicted_from:

@@ -49,8 +49,11 @@ FIELDS = (
 def summarize(plan: Plan, experiment: str, records: Bundles) -> list[dict]:
     """A row of FIELDS for every run of an experiment, each from the prefix up to its declared horizon.
 
-    With several budgets that is a row for every run and budget; λ that is pending, or could not be measured, is one
-    row of status missing. Raises DamagedRecord for a record that is not what was written.
+    With several budgets that is a row for every run and budget; λ that is pending, or could not be measured, is one row
+    of status missing.
+
+    Raises:
+        DamagedRecord: for a record that is not what was written.
     """
     config = plan.scale.experiments[experiment]
     points = plan.experiments[experiment]

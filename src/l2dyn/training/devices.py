@@ -53,7 +53,10 @@ def taken_device(device: str, stop: Callable[[], bool]) -> Iterator[str]:
 
     Where several GPUs are visible, one of them is locked on this machine, for all users, until the job ends in whatever
     way: also inside a Slurm allocation of several, in which more than one job may run. A single GPU that Slurm gave is
-    this job's own. Raises NoDevice when `stop` says so while all are taken.
+    this job's own.
+
+    Raises:
+        NoDevice: when `stop` says so while all are taken.
     """
     if device != "cuda":
         yield device
@@ -74,7 +77,9 @@ def locked(uuids: list[str], stop: Callable[[], bool], folder: Path | None = Non
     """Hold the lock of one of these devices, the first that is free, waiting for it; yields its index.
 
     folder: of the lock files, by default the machine's temporary one. The system frees a lock when its process dies.
-    Raises NoDevice when `stop` says so while waiting.
+
+    Raises:
+        NoDevice: when `stop` says so while waiting.
     """
     folder = folder or Path(tempfile.gettempdir())
     waiting = False
