@@ -6,9 +6,10 @@ r"""Do the figures' numbers depend on the machine? Two results of one scale, mad
 
 The second call takes other kernels for all but convolutions, as an older CPU would (ONEDNN_MAX_CPU_ISA=AVX for these,
 too, takes several times as long): sums are added in another order, and rounding grows as it does between any two
-machines. Every number of the figures' CSV files stands beside itself, with a margin that was fixed
-before either was made: exponents 0.15, constants C and c a factor 1.35, accuracies and their differences 0.015, decades
-between two λ 0.2. Where a number has an interval, it is said whether the two overlap; a wide interval is no agreement.
+machines. Every number of the figures' CSV files stands beside itself, with a margin that was fixed before either was
+made: exponents 0.15, constants C and c a factor 1.35, accuracies and their differences 0.015, decades between two λ
+0.2. Where a number has an interval, it is said whether the two overlap; a wide interval is no agreement. A number that
+one of the two tells, while the other gives an interval only, has moved beyond its margin.
 """
 
 import math
@@ -31,6 +32,13 @@ def rule(name: str) -> tuple[str, float]:
     return next(((how, margin) for words, how, margin in MARGINS if any(w in name for w in words)), ("ratio", 1.35))
 
 
+def distance(a: float, b: float, how: str) -> float:
+    """By how much a number has moved: a difference, or a ratio of 1 and more, infinite where the sign changes."""
+    if how == "difference":
+        return abs(a - b)
+    return math.exp(abs(math.log(a / b))) if a * b > 0 else math.inf
+
+
 def main() -> None:
     """Compare the numbers of two results folders and print those that moved beyond their margin, and all others."""
     parser = common.parser(__doc__.splitlines()[0], "seconds")
@@ -47,18 +55,11 @@ def main() -> None:
         one, two = (table[table["kind"] == "number"].set_index(["panel", "series"]) for table in (one, two))
         for key in one.index.intersection(two.index):
             a, b = one.loc[key], two.loc[key]
-            if not (math.isfinite(a["y"]) and math.isfinite(b["y"])):
-                continue
+            told = math.isfinite(a["y"]), math.isfinite(b["y"])
+            if not any(told):
+                continue  # an interval alone on both
             how, margin = rule(key[1])
-            same_sign = a["y"] * b["y"] > 0
-            moved = (
-                abs(a["y"] - b["y"])
-                if how == "difference"
-                else math.exp(abs(math.log(abs(a["y"] / b["y"]))))
-                if same_sign
-                else math.inf
-            )
-            moved = min(moved, 1e9)
+            moved = min(distance(a["y"], b["y"], how) if all(told) else math.inf, 1e9)
             overlap = "" if a["low"] != a["low"] else str(bool(a["low"] <= b["high"] and b["low"] <= a["high"]))
             rows.append(
                 {"number": f"{path.stem} {key[0]}: {key[1]}", "first": float(a["y"]), "second": float(b["y"])}

@@ -78,13 +78,15 @@ def environment(once, wheel) -> Path:
 
     def install(target):
         venv.create(target, symlinks=True)
-        (packages,) = target.glob("lib/python*/site-packages")
-        needed = closure(*CORE)
+        needed, links = closure(*CORE), target / "requirements"
+        links.mkdir()
         places = {(file.parts[0], one.locate_file(file.parts[0])) for one in needed for file in one.files}
         for name, place in places:
             if name not in ("..", "__pycache__"):
-                (packages / name).symlink_to(place)
-        pip(target, "install", "--no-index", "--quiet", str(wheel))
+                (links / name).symlink_to(place)
+        (packages,) = target.glob("lib/python*/site-packages")
+        (packages / "requirements.pth").write_text(f"{target.with_name('once-core-environment') / links.name}\n")
+        pip(target, "install", "--no-deps", "--no-index", "--quiet", str(wheel))  # nothing is written through the links
 
     return once("core-environment", install)
 

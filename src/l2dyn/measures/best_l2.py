@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from l2dyn.arguments import array, below_one, number, positive
+from l2dyn.arguments import array, below_one, positive, small
 from l2dyn.measures.coefficient import Coefficient
 from l2dyn.measures.peaks import ROUNDING, fractions
 
@@ -167,7 +167,7 @@ def tuned_l2(l2, accuracy, within: float = NEAR_BEST) -> TunedL2 | None:
         A `TunedL2`; None where no λ > 0 is given.
 
     Raises:
-        ValueError: for mismatched or non-finite input, a negative λ or a negative `within`.
+        ValueError: for mismatched or non-finite input, a negative λ, or a `within` that is negative or 0.1 and more.
 
     >>> tuned = tuned_l2([0, 1e-4, 1e-3, 1e-2, 1e-1], [0.9, 0.8, 0.8995, 0.9, 0.1])
     >>> tuned.l2, tuned.near_best, f"{tuned.centre:.2e}", tuned.at_edge
@@ -180,9 +180,7 @@ def tuned_l2(l2, accuracy, within: float = NEAR_BEST) -> TunedL2 | None:
         raise ValueError("l2 must be finite")
     if (l2 < 0).any():
         raise ValueError("l2 must not be negative")
-    within = number("within", within)
-    if not within >= 0:
-        raise ValueError(f"within must not be negative, got {within}")
+    within = small("within", within)
     grid = np.unique(l2[l2 > 0])
     if not grid.size:
         return None

@@ -94,9 +94,13 @@ def has_come_down(accuracy, tolerance: float = TOLERANCE) -> bool:
     Means over five evaluations are compared, the last of them with the best, over fewer where there are few; below 16
     evaluations over one, and noise cannot be told from the curve.
 
+    Raises:
+        ValueError: naming the argument, where accuracies are not finite or no fractions, or the tolerance is none.
+
     >>> has_come_down([0.5, 0.9, 0.7, 0.6]), has_come_down([0.5, 0.8, 0.9, 0.896])
     (True, False)
     """
+    accuracy, tolerance = fractions("accuracy", accuracy), small("tolerance", tolerance)
     window = max(1, (min(WINDOW, len(accuracy) // 8) - 1) // 2 * 2 + 1)  # odd
     spread = noise(accuracy[-3 * WINDOW - 2 :]) * math.sqrt(2 / window) if len(accuracy) >= 16 else 0.0
     means = np.convolve(accuracy, np.full(window, 1 / window), mode="valid")

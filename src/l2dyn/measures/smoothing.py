@@ -35,10 +35,13 @@ def noise(values) -> float:
 
     From the median of the second differences, which a trend or a few jumps hardly move; 0 below three values.
 
+    Raises:
+        ValueError: for what are no numbers.
+
     >>> noise([0, 1, 2, 3, 30, 31, 32])
     0.0
     """
-    differences = np.diff(np.asarray(values, dtype=float), 2)
+    differences = np.diff(array("values", values), 2)
     if not differences.size:
         return 0.0
     return float(np.median(np.abs(differences)) / (0.6745 * np.sqrt(6.0)))  # of a normal distribution

@@ -6,7 +6,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from l2dyn.arguments import array, number
+from l2dyn.arguments import array, number, shown
 from l2dyn.optim.weight_decay import GroupedWeightDecay, check_optimizer, damped_lr, is_decoupled
 
 RULES = ("no_better", "risen", "staircase")
@@ -141,9 +141,12 @@ class AutoL2:
         for name, value, known in (("rule", rule, RULES), ("trigger", trigger, TRIGGERS), ("units", units, UNITS)):
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        _check_truth("decoupled", decoupled, (True, False, None))
+        _check_truth("keep_ratios", keep_ratios, (True, False))
+        _check_truth("distributed", distributed, (True, False))
         if (classes is None) != (units == "torch") or (classes is not None and (not _whole(classes) or classes < 1)):
             raise ValueError(f"classes must be a whole number with units='authors', and None without, got {classes!r}")
-        self.optimizer, self.rule, self.units, self.distributed = optimizer, rule, units, bool(distributed)
+        self.optimizer, self.rule, self.units, self.distributed = optimizer, rule, units, distributed
         self.factor, self.min_l2, self.trigger = factor, min_l2, trigger
         self.interval, self.refractory, self.cooldown = int(interval), refractory, int(cooldown)
         self._in_torch = 1 if classes is None else 2 * int(classes)  # weight_decay of λ = 1
@@ -208,7 +211,7 @@ class AutoL2:
     def state_dict(self) -> dict:
         """What `step` has accumulated, as plain numbers and None; the constructor's arguments are not part of it."""
         state = {"l2": self._l2, "calls": self._calls, "resting_until": self._resting_until}
-        state["ratios"] = list(self._groups.ratios)
+        state |= {"ratios": list(self._groups.ratios), "largest": self._groups.largest}
         for name, held in (("loss", self._loss), ("error", self._error)):
             state |= {f"previous_{name}": held.previous, f"best_{name}": held.best}
         return state
@@ -223,9 +226,12 @@ class AutoL2:
             state_dict: what `state_dict` returned.
 
         Raises:
-            ValueError: changing nothing, for a state_dict with other keys or what is no number there, and for one of an
-                optimizer with another number of param groups or other groups at 0.
+            ValueError: changing nothing, for what is no state_dict, for one with other keys or what is no number there,
+                and for one of an optimizer with another number of param groups or other groups at 0.
         """
+        if not isinstance(state_dict, dict):
+            raise ValueError(f"state_dict must be a dictionary, got {shown(state_dict)}")
+        state_dict = {"largest": self._groups.largest} | state_dict  # which states of earlier versions lack
         differing = sorted(set(state_dict) ^ set(self.state_dict()))
         if differing:
             raise ValueError(f"state_dict is not one of AutoL2: key {differing[0]!r} is missing or unknown")
@@ -235,11 +241,11 @@ class AutoL2:
             raise ValueError("state_dict['l2'] must be finite, got inf")
         if not _whole(calls) or calls < 0:
             raise ValueError(f"state_dict['calls'] must be a whole number, 0 or more, got {calls!r}")
-        ratios = self._fitting(state_dict["ratios"])
+        ratios, largest = self._fitting(state_dict["ratios"]), _stored(state_dict, "largest", least=0.0)
         measured = [f"{which}_{name}" for name in ("loss", "error") for which in ("previous", "best")]
         found = {key: None if state_dict[key] is None else _stored(state_dict, key) for key in measured}
         self._l2, self._calls, self._resting_until = l2, int(calls), resting_until
-        self._groups.ratios = ratios
+        self._groups.ratios, self._groups.largest = ratios, largest
         for name, held in (("loss", self._loss), ("error", self._error)):
             held.previous, held.best = found[f"previous_{name}"], found[f"best_{name}"]
         self._write()
@@ -337,6 +343,11 @@ def _stored(state_dict: dict, key: str, least: float = -math.inf) -> float:
     if not value >= least:
         raise ValueError(f"state_dict[{key!r}] must be a number of at least {least:g}, got {value}")
     return value
+
+
+def _check_truth(name: str, value, known: tuple) -> None:
+    if not any(value is one for one in known):
+        raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {shown(value)}")
 
 
 def _whole(value) -> bool:

@@ -10,8 +10,8 @@ from l2dyn.optim.auto_l2 import AutoL2
 class AutoL2Callback(Callback):
     """Lowers the weight decay of a LightningModule's optimizer as AutoL2 does, and logs λ as "l2".
 
-    Every `interval` optimizer steps it takes the loss that `training_step` returned for the minibatch just trained on
-    (without a penalty of your own), and where `error` names a metric that the module logs, that one too.
+    Every `interval` steps of that optimizer it takes the loss that `training_step` returned for the minibatch just
+    trained on (without a penalty of your own), and where `error` names a metric that the module logs, that one too.
 
     State goes into Lightning's checkpoints.
 
@@ -29,23 +29,27 @@ class AutoL2Callback(Callback):
         self.error, self.optimizer, self.settings = error, optimizer, settings
         self.auto_l2: AutoL2 | None = None
         self._loaded: dict | None = None
-        self._seen = -1  # optimizer steps when the last measurement was taken
+        self._steps, self._seen = 0, 0  # of the optimizer, and when the last measurement was taken
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over the optimizer's weight decay."""
         self.auto_l2 = AutoL2(trainer.optimizers[self.optimizer], **self.settings)
         if self._loaded is not None:
             self.auto_l2.load_state_dict(self._loaded)
+        self._hook = trainer.optimizers[self.optimizer].register_step_post_hook(self._count)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the optimizer alone."""
+        self._hook.remove()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Measure, when as many optimizer steps as `interval` have been taken since the last time."""
-        steps = trainer.global_step
         pl_module.log("l2", self.auto_l2.get_last_l2())
-        if steps in (0, self._seen) or steps % self.auto_l2.interval:
+        if self._steps == self._seen or self._steps % self.auto_l2.interval:
             return
-        self._seen = steps
+        self._seen = self._steps
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if loss is None:
             raise ValueError("training_step must return the loss, for AutoL2 to see it")
@@ -58,8 +62,16 @@ class AutoL2Callback(Callback):
 
     def state_dict(self) -> dict:
         """What AutoL2 has accumulated."""
-        return {} if self.auto_l2 is None else {"auto_l2": self.auto_l2.state_dict(), "seen": self._seen}
+        return (
+            {}
+            if self.auto_l2 is None
+            else {"auto_l2": self.auto_l2.state_dict(), "steps": self._steps, "seen": self._seen}
+        )
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Go on from there when training starts."""
-        self._loaded, self._seen = state_dict.get("auto_l2"), state_dict.get("seen", -1)
+        self._loaded = state_dict.get("auto_l2")
+        self._steps, self._seen = state_dict.get("steps", 0), state_dict.get("seen", 0)
+
+    def _count(self, *_: Any) -> None:
+        self._steps += 1

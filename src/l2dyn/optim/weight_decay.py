@@ -6,7 +6,10 @@ from torch import Tensor
 from l2dyn.arguments import number
 
 # what optimizers of PyTorch and of others call it; one that is False says that the decay is coupled
-_FLAGS = ("decoupled_weight_decay", "weight_decouple", "decouple", "decoupled_decay", "decoupled")
+_FLAGS = (
+    *("decoupled_weight_decay", "weight_decouple", "decouple", "decouple_decay", "decoupled_decay", "decoupled"),
+    *("adam_w_mode", "adamw_mode"),  # of fused Adams, as attributes of the optimizer
+)
 # decay apart from the gradient, or of a gradient that is then normalized, and set no flag, or not in every version
 _NAMES = (
     *("AdamW", "SGDW", "Adafactor", "Muon", "Lion", "Lamb", "LARS", "Lars", "AdamP", "SGDP", "Adan", "LaProp", "SOAP"),
@@ -42,7 +45,7 @@ def is_decoupled(optimizer) -> bool:
         seen.append(optimizer)
         optimizer = getattr(optimizer, "optimizer", None)
     for one in seen:
-        for values in (getattr(one, "defaults", {}), *getattr(one, "param_groups", [])):
+        for values in (getattr(one, "defaults", {}), *getattr(one, "param_groups", []), getattr(one, "__dict__", {})):
             flags = [bool(values[flag]) for flag in _FLAGS if values.get(flag) is not None]
             if flags:
                 return any(flags)
@@ -59,7 +62,7 @@ class GroupedWeightDecay:
 
     def __init__(self, optimizer: torch.optim.Optimizer, keep_ratios: bool = True):
         self.optimizer, self.keep_ratios = optimizer, keep_ratios
-        self._largest = max((float(group["weight_decay"]) for group in optimizer.param_groups), default=0.0)
+        self.largest = max((float(group["weight_decay"]) for group in optimizer.param_groups), default=0.0)
         self.ratios: list[float] = []
         self.current_ratios()
 
@@ -72,8 +75,8 @@ class GroupedWeightDecay:
     def current_ratios(self) -> list[float]:
         """The ratio of every group to the largest weight_decay; those of groups that are new are noted."""
         for group in self.optimizer.param_groups[len(self.ratios) :]:
-            kept = self.keep_ratios and self._largest > 0
-            self.ratios.append(float(group["weight_decay"]) / self._largest if kept else 1.0)
+            kept = self.keep_ratios and self.largest > 0
+            self.ratios.append(float(group["weight_decay"]) / self.largest if kept else 1.0)
         return list(self.ratios)
 
 

@@ -257,6 +257,46 @@ def test_groups_keep_their_ratios_and_what_is_exempt_stays_exempt():
     assert weight_decays(optimizer) == pytest.approx([0.01, 0.0, 0.02, 0.0, 0.04])
 
 
+@pytest.mark.parametrize("decays", [(5e-4, 0.0), (0.0, 0.0)])
+def test_a_group_that_is_added_after_a_resume_gets_what_it_would_have_got(decays):
+    def make():
+        groups = [{"params": [nn.Parameter(torch.ones(1))], "weight_decay": decay} for decay in decays]
+        return torch.optim.SGD(groups, lr=0.1)
+
+    def added(optimizer, auto_l2):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))], "weight_decay": decays[0]})
+        auto_l2.step(1.0)
+        return weight_decays(optimizer)
+
+    first, second = make(), make()
+    auto_l2 = AutoL2(first, init_l2=0.1)
+    second.load_state_dict(first.state_dict())  # which holds λ
+    resumed = AutoL2(second, init_l2=0.1)
+    resumed.load_state_dict(auto_l2.state_dict())
+    expected = [0.1, 0.0, 0.1] if decays[0] else [0.1, 0.1, 0.1]
+    assert added(first, auto_l2) == added(second, resumed) == pytest.approx(expected)
+
+
+def test_a_state_of_an_earlier_version_is_taken():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
+    auto_l2 = AutoL2(optimizer, init_l2=0.1)
+    state = {name: value for name, value in auto_l2.state_dict().items() if name != "largest"} | {"l2": 0.01}
+    auto_l2.load_state_dict(state)
+    assert weight_decays(optimizer) == pytest.approx([0.01])
+
+
+@pytest.mark.parametrize("name", ["decoupled", "keep_ratios", "distributed"])
+def test_text_is_no_truth_value(name):
+    with pytest.raises(ValueError, match=f"{name} must be one of True, False.*'no'"):
+        AutoL2(torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1), **{name: "no"})
+
+
+@pytest.mark.parametrize("state", [None, 3, [1.0]])
+def test_what_is_no_state_dict_is_named(state):
+    with pytest.raises(ValueError, match="state_dict must be a dictionary"):
+        AutoL2(torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)).load_state_dict(state)
+
+
 def test_the_ratios_can_be_overridden():
     optimizer = grouped(5e-4, 0.0)
     AutoL2(optimizer, init_l2=0.2, keep_ratios=False)
@@ -354,6 +394,12 @@ class Wrapper:
         self.optimizer, self.param_groups = optimizer, optimizer.param_groups
 
 
+def fused(self, parameters, **how):
+    """As the constructors of fused Adams, whose mode is no part of the defaults."""
+    torch.optim.SGD.__init__(self, parameters, **how)
+    self.adam_w_mode = 1
+
+
 DECOUPLED = [
     (torch.optim.AdamW, {}),
     (torch.optim.Adam, {"decoupled_weight_decay": True}),
@@ -362,8 +408,13 @@ DECOUPLED = [
     (torch.optim.Muon, {}),
     (torch.optim.Adafactor, {}),
     (AdamWOfSomebody, {}),
-    *[(Flagged, {flag: True}) for flag in ("weight_decouple", "decouple", "decoupled_decay", "decoupled")],
+    *[
+        (Flagged, {flag: True})
+        for flag in ("weight_decouple", "decouple", "decouple_decay", "decoupled_decay", "decoupled")
+    ],
     *[(type(name, (torch.optim.SGD,), {}), {}) for name in ("Lamb", "AdamP", "SGDP", "Adan", "LaProp", "SOAP", "LARS")],
+    *[(type(name, (torch.optim.SGD,), {}), {}) for name in ("Lion", "Lars")],
+    (type("FusedAdam", (torch.optim.SGD,), {"__init__": fused}), {}),
 ]
 
 

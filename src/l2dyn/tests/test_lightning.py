@@ -128,3 +128,31 @@ def test_a_logged_error_counts(tmp_path):
 def test_an_error_that_is_not_logged_is_named(tmp_path):
     with pytest.raises(ValueError, match="error='error' is not among"):
         fit(module_of(log_error=False), callback_of(error="error"), 12, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_of_two_optimizers_the_steps_of_its_own_count(tmp_path):
+    class Two(module_class()):
+        """Its second optimizer steps at every other batch."""
+
+        automatic_optimization = False
+
+        def configure_optimizers(self):
+            halves = list(self.net.parameters())
+            return [torch.optim.SGD(halves[:2], lr=0.1), torch.optim.SGD(halves[2:], lr=0.1)]
+
+        def training_step(self, batch, index):
+            x, y = batch
+            loss = nn.functional.cross_entropy(self.net(x), y)
+            first, second = self.optimizers()
+            self.manual_backward(loss)
+            first.step()
+            if index % 2:
+                second.step()
+            first.zero_grad()
+            second.zero_grad()
+            return loss
+
+    module, callback = Two(log_error=False), callback_of(optimizer=1)
+    fit(module, callback, 27, tmp_path)  # as Lightning counts, of both: 18 batches
+    assert callback.auto_l2.state_dict()["calls"] == 9 // 3
