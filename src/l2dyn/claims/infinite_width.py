@@ -142,9 +142,12 @@ def _one_net(evidence: Evidence, criterion: dict) -> Part:
     if verdict != REPRODUCED:
         said = (f"{evidence.net(e)}: {', '.join(p.verdict for p in of)}" for e, (_, of) in found.items())
         why = f"to follow, to stay away, to fall no longer: {'; '.join(said)}"
-        return Part(name, INCONCLUSIVE, why=why, seeds=max(p.seeds for _, of in found.values() for p in of))
+        parts = [part for _, of in found.values() for part in of]
+    else:
+        why = evidence.net(experiment)
     ids = tuple(dict.fromkeys(i for part in parts for i in part.run_ids))
-    return Part(name, REPRODUCED, why=evidence.net(experiment), seeds=parts[0].seeds, run_ids=ids)
+    verdict, seeds = verdict if verdict == REPRODUCED else INCONCLUSIVE, min(part.seeds for part in parts)
+    return Part(name, verdict, "nets that do both", wanted="one at least", why=why, seeds=seeds, run_ids=ids)
 
 
 def _beside_theory(evidence: Evidence, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -191,12 +194,11 @@ def _deviation(evidence: Evidence, experiment: str, name: str, criterion: dict) 
     if not until.any() or mean.argmin() == len(t) - 1:
         return Part(name, INCONCLUSIVE, what, wanted=wanted, why="no run reaches the time of the smallest loss")
     deviations = (losses / expected - 1)[:, until]
-    at = int(np.abs(deviations.mean(axis=0)).argmax())
-    signed, low, high = t_interval(deviations[:, at])
-    estimate, half = abs(signed), (high - low) / 2
-    verdict = within(estimate - half, estimate + half, at_most=limit)
-    why = f"at t = {t[until][at]:.3g}; the smallest loss at {end:.3g}"
-    numbers = (estimate, estimate - half, estimate + half)
+    means = np.abs(deviations.mean(axis=0))
+    halves = np.array([(high - low) / 2 for _, low, high in map(t_interval, deviations.T)])
+    numbers = float(means.max()), float((means - halves).max()), float((means + halves).max())  # bounds at any time
+    verdict = within(*numbers[1:], at_most=limit)
+    why = f"at t = {t[until][means.argmax()]:.3g}; the smallest loss at {end:.3g}"
     part = Part(name, verdict, what, *numbers, wanted, why, len(losses), ids_of(rows))
     return evidence.curves_of(unless(part, _without_theory(evidence, rows)), rows)
 
@@ -222,6 +224,9 @@ def _plateau(evidence: Evidence, late: str, names: tuple[str, str], criterion: d
     what = "loss of theory less that of the net"
     parts = [Part(names[0], away, what, *last, wanted="above 0", why=why, **basis)]
     during = differences[:, t >= t[-1] / math.e * (1 - 1e-9)]
+    if during.shape[1] < 2:
+        parts.append(Part(names[1], INCONCLUSIVE, why="one evaluation in the last e-fold of time", **basis))
+        return [evidence.curves_of(part, rows) for part in parts]
     before = int(during[:, :-1].mean(axis=0).argmax())
     change = t_interval(during[:, -1] - during[:, before])
     least = -criterion["max_late_fall"] * abs(last[0])

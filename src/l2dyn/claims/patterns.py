@@ -17,6 +17,7 @@ from l2dyn.claims.verdicts import (
     Part,
     all_of,
     ids_of,
+    range_interval,
     t_interval,
     with_sampling_error,
     within,
@@ -172,7 +173,7 @@ def c5(evidence: Evidence, criterion: dict) -> list[Part]:
     if len(judged) < least:
         verdict, said = INCONCLUSIVE, [f"{len(judged)} setups can be judged, {least} are needed", *said]
     basis = {"seeds": max((p.seeds for p in judged), default=0), "run_ids": sum((p.run_ids for p in judged), ())}
-    basis["interval"] = "to all that may be"
+    basis["interval"] = "those with a gain, to those without a loss"
     wanted = f"more than {needed:g} of {len(judged)}"
     numbers = (yes, yes, len(judged) - no) if judged else (math.nan,) * 3
     return [Part(name, verdict, "setups with a gain", *numbers, wanted, "; ".join(said), **basis)]
@@ -230,21 +231,14 @@ def _widest_range(evidence: Evidence, name: str, label: str, limit: float, crite
     ranges = table.max() - table.min()
     widest = ranges.idxmax()
     why = f"largest of {len(ranges)} λ with {counts.max()} η each, at λ = {widest:g}"
-    ends = [
-        rows[(rows["l2"] == widest) & (rows["lr"] == lr)][BEST]
-        for lr in (table[widest].idxmax(), table[widest].idxmin())
-    ]
-    (top, _, above), (bottom, _, below) = mean_interval(ends, CONFIDENCE, evidence.image(name))
-    half = np.hypot(above - top, below - bottom)
-    verdict = within(ranges[widest] - half, ranges[widest] + half, at_most=limit)
-    if np.isnan(half):
+    values = [[rows[(rows["l2"] == l2) & (rows["lr"] == lr)][BEST] for lr in table[l2].dropna().index] for l2 in table]
+    numbers = range_interval(values, evidence.image(name))
+    verdict = within(*numbers[1:], at_most=limit)
+    if np.isnan(numbers[1]):
         samples = evidence.experiment(name).data.test_samples
-        _, end = with_sampling_error(0.0, (top, bottom), samples)
-        half, why = end, f"{why}; one seed, whose interval is that of two test sets; two are needed"
-    what, numbers = (
-        "range of the best accuracy over η (fraction)",
-        (ranges[widest], ranges[widest] - half, ranges[widest] + half),
-    )
+        numbers = numbers[0], *with_sampling_error(numbers[0], (table[widest].max(), table[widest].min()), samples)
+        why = f"{why}; one seed, whose interval is that of two test sets; two are needed"
+    what = "range of the best accuracy over η (fraction)"
     basis = {"seeds": rows["seed"].nunique(), "run_ids": ids_of(rows)}
     return Part(label, verdict, what, *numbers, f"at most {limit:g}", why, **basis)
 
@@ -258,8 +252,11 @@ def c16(evidence: Evidence, criterion: dict) -> list[Part]:
 
 def _equivalence(evidence: Evidence, names: list[str], criterion: dict) -> list[Part]:
     trained = {name: evidence.trained(name, criterion) for name in names}
+    # a seed that is censored at a λ takes that λ away, also one that is so everywhere
     tables = {
-        evidence.experiment(name).net.weight_std: by_seed(rows[~rows["censored"].astype(bool)])
+        evidence.experiment(name).net.weight_std: by_seed(
+            rows.assign(**{BEST: rows[BEST].where(~rows["censored"].astype(bool))})
+        )
         for name, rows in trained.items()
         if len(rows)
     }
@@ -271,22 +268,20 @@ def _equivalence(evidence: Evidence, names: list[str], criterion: dict) -> list[
     shared = sorted(set.intersection(*(set(table.columns) for table in tables.values())))
     wanted, what = f"within ±{margin:g}", "difference of best accuracies between two scales (fraction)"
     basis = {
-        "seeds": min(len(t) for t in tables.values()),
+        "seeds": min(rows["seed"].nunique() for rows in trained.values() if len(rows)),
         "run_ids": tuple(i for n in names for i in ids_of(evidence.runs(n))),
     }
     if scales[-1] / scales[0] < ratio - 1e-9 or not shared or basis["seeds"] < 2:
         span = f"scales over a factor {scales[-1] / scales[0]:g} ({ratio:g} asked for)"
-        why = f"{span}, {len(shared)} λ, {basis['seeds']} seeds"
+        lost = [name for name, rows in trained.items() if len(rows) and rows["censored"].astype(bool).all()]
+        why = f"{span}, {len(shared)} λ at which all seeds of all scales have peaked"
+        why += f"; every run of {', '.join(lost)} is censored" if lost else ""
         return [Part("scale of the initialization", INCONCLUSIVE, what, wanted=wanted, why=why, **basis)]
     parts = []
     for l2 in shared:
-        means = mean_interval([tables[scale][l2] for scale in scales], CONFIDENCE, evidence.image(names[0]))
-        top, bottom = max(means), min(means)
-        half = np.hypot(top[2] - top[0], bottom[2] - bottom[0])
-        gap = top[0] - bottom[0]
-        verdict = within(gap - half, gap + half, -margin, margin)
-        why = "weight_std " + ", ".join(
-            f"{scale:.3g}: {mean[0]:.3f}" for scale, mean in zip(scales, means, strict=True)
-        )
-        parts.append(Part(f"λ = {l2:g}", verdict, what, gap, gap - half, gap + half, wanted, why, **basis))
+        groups = [tables[scale][l2] for scale in scales]
+        numbers = range_interval([groups], evidence.image(names[0]))
+        verdict = within(*numbers[1:], -margin, margin)
+        why = "weight_std " + ", ".join(f"{s:.3g}: {g.mean():.3f}" for s, g in zip(scales, groups, strict=True))
+        parts.append(Part(f"λ = {l2:g}", verdict, what, *numbers, wanted, why, **basis))
     return parts

@@ -38,7 +38,7 @@ def c11(evidence: Evidence, criterion: dict) -> list[Part]:
         Part("the predicted λ", at, "λ = c/T1", l2, l2, l2, wanted, "", len(guessed), ids),
         _accuracy(evidence, "at the predicted λ", guessed, criterion["accuracy_predicted"], criterion, ids),
     ]
-    tuned, why = tuned_on_others(evidence, grid, evidence.budgets(grid)[-1], FINAL)
+    tuned, why, at_edge = tuned_on_others(evidence, grid, evidence.budgets(grid)[-1], FINAL)
     if not len(tuned):
         names_left = "at the tuned λ", "tuned over predicted λ", "the gap"
         parts += [Part(name, INCONCLUSIVE if name != "the gap" else REPORTED, why=why) for name in names_left]
@@ -47,7 +47,7 @@ def c11(evidence: Evidence, criterion: dict) -> list[Part]:
     target, reached = criterion["tuned_l2"] / criterion["predicted_l2"], tuned["l2"] / l2
     limits = target / criterion["max_ratio_factor"], target * criterion["max_ratio_factor"]
     numbers = float(np.exp(np.log(reached).mean())), float(reached.min()), float(reached.max())
-    verdict = INCONCLUSIVE if "edge" in why else within(*numbers[1:], *limits)
+    verdict = INCONCLUSIVE if at_edge else within(*numbers[1:], *limits)
     what, wanted = "tuned over predicted λ", f"{target:g} up to a factor {limits[1] / target:g}"
     both = ids + ids_of(predicted)
     parts += [
@@ -94,8 +94,8 @@ def c13(evidence: Evidence, criterion: dict) -> list[Part]:
     return _against_auto_l2(evidence, ("figS-autol2-lr", "figS-autol2-lr-tuned"), FINAL, judges)
 
 
-def tuned_on_others(evidence: Evidence, grid: str, epochs: float, column: str) -> tuple[pd.DataFrame, str]:
-    """(the grid's row of each seed at the λ that is best on the other seeds, index seed; remarks).
+def tuned_on_others(evidence: Evidence, grid: str, epochs: float, column: str) -> tuple[pd.DataFrame, str, bool]:
+    """(the grid's row of each seed at the λ that is best on the other seeds, index seed; remarks; at the grid's edge?).
 
     column: the accuracy that counts. No rows where λ cannot be tuned so, and the remark says why.
     """
@@ -104,12 +104,12 @@ def tuned_on_others(evidence: Evidence, grid: str, epochs: float, column: str) -
     table = by_seed(rows, column)
     if len(table) < 2 or table.shape[1] < 2:
         why = f"{grid} has {len(table)} seeds and {table.shape[1]} λ of {epochs:g} epochs"
-        return rows.iloc[:0].set_index("seed"), f"{why}; tuning on other seeds needs two of each"
+        return rows.iloc[:0].set_index("seed"), f"{why}; tuning on other seeds needs two of each", False
     chosen = best_on_others(table)
     found = rows[rows["seed"].map(chosen) == rows["l2"]].set_index("seed").sort_index()
     why = "λ = " + ", ".join(f"{l2:g}" for l2 in sorted(set(chosen.values()))) + " tuned on the other seeds"
     edges = {table.columns[0], table.columns[-1]} & set(chosen.values())
-    return found, f"{why}, at the edge of the grid" if edges else why
+    return found, f"{why}, at the edge of the grid" if edges else why, bool(edges)
 
 
 def _against_auto_l2(evidence: Evidence, names: tuple[str, str], column: str, judges: dict) -> list[Part]:
@@ -124,7 +124,7 @@ def _against_auto_l2(evidence: Evidence, names: tuple[str, str], column: str, ju
     if not len(first) or not len(evidence.runs(grid)):
         return [Part(name, NOT_RUN) for name in judges]
     epochs = evidence.budgets(auto)[-1]
-    tuned, why = tuned_on_others(evidence, grid, epochs, column)
+    tuned, why, _ = tuned_on_others(evidence, grid, epochs, column)
     pairs = first.merge(tuned.reset_index(), on="seed", suffixes=("_auto", "_tuned"))
     if not len(pairs):
         parts = [Part(name, INCONCLUSIVE, why=why or "no seed has both") for name in judges]

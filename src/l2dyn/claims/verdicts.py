@@ -1,10 +1,12 @@
 """Verdicts: an estimate with an interval, held against the region that the claim allows."""
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from scipy import stats
 
 from l2dyn.measures.regression import mean_interval
 
@@ -73,6 +75,33 @@ def t_interval(values: Sequence[float], resolution: float = 0.0) -> tuple[float,
     [0.003, -0.0015, 0.0075]
     """
     return mean_interval([values], CONFIDENCE, resolution)[0]
+
+
+def range_interval(families: Sequence[Sequence[Sequence[float]]], resolution: float) -> tuple[float, float, float]:
+    """(largest range, low, high) of group means within a family: intervals that hold for all pairs at once.
+
+    The extremes are found by looking, so that the interval of a difference fixed beforehand would find one in noise:
+    these are Tukey and Kramer's, Bonferroni's over families, with one variance for all groups. families: of groups (one
+    at each learning rate, say) of values (seeds). nan where no group has two values.
+
+    >>> [round(end, 4) for end in range_interval([[[0.9, 0.92], [0.9, 0.92]], [[0.8, 0.82], [0.9, 0.92]]], 0.001)]
+    [0.1, 0.0607, 0.1393]
+    """
+    groups = [np.asarray(group, dtype=float) for family in families for group in family]
+    free = sum(len(group) - 1 for group in groups)
+    means = [[float(np.mean(group)) for group in family] for family in families]
+    widest = max(max(of) - min(of) for of in means)
+    if free == 0:
+        return widest, math.nan, math.nan
+    spread = max(math.sqrt(sum(float(((g - g.mean()) ** 2).sum()) for g in groups) / free), resolution)
+    level = 1 - (1 - CONFIDENCE) / len(families)
+    factor = stats.studentized_range.ppf(level, max(map(len, families)), free) / math.sqrt(2)
+    low, high = -math.inf, -math.inf
+    for family, of in zip(families, means, strict=True):
+        for (one, a), (other, b) in itertools.combinations(zip(family, of, strict=True), 2):
+            half = float(factor) * spread * math.sqrt(1 / len(one) + 1 / len(other))
+            low, high = max(low, abs(a - b) - half), max(high, abs(a - b) + half)
+    return widest, low, high
 
 
 def unless(part: Part, lacking: str) -> Part:

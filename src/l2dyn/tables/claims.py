@@ -15,8 +15,9 @@ from l2dyn.claims.judges import JUDGES
 from l2dyn.claims.verdicts import NOT_RUN, USUAL, Part, all_of
 from l2dyn.config.scale import ScaleConfig
 from l2dyn.errors import UserError
-from l2dyn.files import shipped_folder, write_atomically
+from l2dyn.files import shipped_folder
 from l2dyn.specs.base import Spec
+from l2dyn.tables.csv_files import write_csv
 from l2dyn.tables.markdown import significant, table
 from l2dyn.tables.searchable import write_searchable
 from l2dyn.tables.units import units_in_words
@@ -41,8 +42,8 @@ COLUMNS = (
 class PaperNumber(Spec):
     """A number that the main text prints, and what of ours stands beside it.
 
-    part: of the claim, whose estimate it is. figure, number: where the claim is not judged at a scale, a number that is
-    read off that figure.
+    part: how the names of the parts begin whose estimates they are (a regular expression). figure, number: where
+    the claim is not judged at a scale, a number that is read off that figure.
     """
 
     paper: str
@@ -114,9 +115,8 @@ def judge(claims: list[ClaimSpec], evidence: Evidence) -> dict[str, list[Part]]:
 
 def write_claims(claims: list[ClaimSpec], judged: dict[str, list[Part]], path: Path, parts_path: Path) -> None:
     """One row a claim, and one row for each of its parts beside it."""
-    write_atomically(path, _csv([_whole(claim.id, judged[claim.id]) for claim in claims]))
-    rows = [_row(claim.id, part) for claim in claims for part in judged[claim.id]]
-    write_atomically(parts_path, _csv(rows))
+    write_csv(path, COLUMNS, [_whole(claim.id, judged[claim.id]) for claim in claims])
+    write_csv(parts_path, COLUMNS, [_row(claim.id, part) for claim in claims for part in judged[claim.id]])
 
 
 def write_searchable_claims(scale: str, path: Path, parts_path: Path, page: Path) -> None:
@@ -157,7 +157,7 @@ def claims_page(claims: list[ClaimSpec], judged: dict[str, list[Part]], scale: s
         if scale in claim.cannot:
             never = " or ".join(claim.cannot[scale])
             sections.append(
-                f"*At this scale* the runs are too few for the claim to end as {never}, whatever they show."
+                f"*At this scale* the plan (its λ, budgets and seeds) cannot lead to {never}, whatever its runs show."
             )
         names = (
             name for figure in claim.figures if figure in config.figures for name in config.figures[figure].experiments
@@ -182,15 +182,14 @@ def _whole(claim: str, parts: list[Part]) -> list:
 
 
 def _row(claim: str, part: Part) -> list:
-    numbers = (part.estimate, part.low, part.high)
     ids = " ".join(part.run_ids)
-    shown = ["" if number != number else repr(float(number)) for number in numbers]
+    numbers = (float(number) for number in (part.estimate, part.low, part.high))
     return [
         claim,
         part.name,
         part.verdict,
         part.what,
-        *shown,
+        *numbers,
         part.interval if part.low < part.high else "",
         part.wanted,
         part.why,
@@ -198,14 +197,6 @@ def _row(claim: str, part: Part) -> list:
         len(part.run_ids),
         ids,
     ]
-
-
-def _csv(rows: list[list]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(rows)
-    return text.getvalue().encode()
 
 
 def _seeds(parts: list[Part]) -> int:

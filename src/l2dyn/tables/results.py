@@ -89,13 +89,13 @@ def _claims(plan: Plan, folder: Path) -> list[str]:
     beside = []
     for claim in claims:
         for number in claim.numbers:
-            ours = parts[(parts["claim"] == claim.id) & parts["part"].fillna("").str.contains(number.part, regex=False)]
+            ours = parts[(parts["claim"] == claim.id) & parts["part"].fillna("").str.match(number.part)]
             values = "; ".join(
                 f"{row.part}: {with_interval(row) or 'not judged'}"
                 for row in ours.itertuples()
                 if row.verdict != NOT_RUN
             )
-            beside.append((claim.id, number.paper, values or _read_off(number, folder)))
+            beside.append((claim.id, number.paper, values or _read_off(number, plan, folder)))
     return [
         "## Claims",
         table(("claim", "the paper says", "verdict", "seeds", "remarks"), rows),
@@ -105,14 +105,18 @@ def _claims(plan: Plan, folder: Path) -> list[str]:
     ]
 
 
-def _read_off(number: PaperNumber, folder: Path) -> str:
+def _read_off(number: PaperNumber, plan: Plan, folder: Path) -> str:
     """What a figure shows beside a number of the paper where no claim judges it at this scale."""
     path = folder / f"{number.figure}.csv"
     if number.figure and path.exists():
         plotted = pd.read_csv(path, dtype={"series": str})
         for row in plotted[(plotted["kind"] == "number") & (plotted["series"] == number.number)].itertuples():
             if row.y == row.y:
-                return f"not judged at this scale; {number.number} in {number.figure}: {significant(row.y)}"
+                figure = plan.scale.figures.get(number.figure)
+                of = {plan.scale.experiments[name].units for name in (figure.experiments if figure else ())}
+                units = f" in {' or '.join(WHOSE[one] for one in sorted(of))} units" if of else ""
+                said = f"{number.number} in {number.figure}: {significant(row.y)}{units}"
+                return f"not judged at this scale; {said}"
     return "not measured at this scale"
 
 
