@@ -14,8 +14,9 @@
 # # Figure S-collapse: the law at one glance
 #
 # Every net of figures 2 and 3, and the one with momentum, every η and λ at which it fits its training set, against the
-# dimensionless time C = η·S·λ·t/(1−μ) (S steps an epoch, momentum μ). Left: test accuracy; right: the norm of all
-# parameters over its initial value. If t* ∝ 1/(ηλ), the peaks of a net lie above each other, whatever η and λ.
+# dimensionless time C = η·S·λ·t/(1−μ) (S steps an epoch, momentum μ). Left: test accuracy; in the middle: the norm of
+# all parameters over its initial value. If t* ∝ 1/(ηλ), the peaks of a net lie above each other, whatever η and λ.
+# Right: the C of t* against λ, for all λ that train, those at which c is measured included: level where the law holds.
 
 # %%
 import numpy as np
@@ -26,12 +27,13 @@ from l2dyn.plotting.notebook import FigureNotebook
 
 notebook = FigureNotebook.start("figS-collapse")
 names = notebook.config.figures["figS-collapse"].experiments
-figure, axes = style.panels(2, rows=len(names), height=1.45, letters=False)
+figure, axes = style.panels(3, rows=len(names), height=1.45, letters=False)
 
 # %%
+LOOKS = ((False, True, "o", None), (True, True, "o", "white"), (False, False, "+", None), (True, False, "+", None))
 summaries = []
 for number, name in enumerate(names):
-    ax_accuracy, ax_norm = axes[2 * number : 2 * number + 2]
+    ax_accuracy, ax_norm, ax_constant = axes[3 * number : 3 * number + 3]
     summary = notebook.summary(name)
     summaries.append(summary)
     runs = summary[(summary["l2"] > 0) & (summary["status"] == "finished")]
@@ -62,10 +64,31 @@ for number, name in enumerate(names):
     ax_norm.set(xscale="log", yscale="log", ylabel=r"$\|\theta\| / \|\theta_0\|$")
     ax_accuracy.set_title(net, loc="left", fontsize=style.SMALL)
     ax_accuracy.legend(loc="lower right", frameon=True, framealpha=0.85, edgecolor="none")
-for ax in axes[-2:]:
+    every = summary[(summary["l2"] > 0) & (summary["C"] > 0)]
+    for lr, rows in every.groupby("lr"):
+        for censored, fitted, marker, fill in LOOKS:
+            shown = rows[(rows["censored"] == censored) & ((rows["min_train_error"] <= FITTED_ERROR) == fitted)]
+            look = {"color": style.learning_rate_colors(every["lr"])[lr], "markerfacecolor": fill, "markersize": 3.5}
+            ax_constant.plot(shown["l2"], shown["C"], marker, linestyle="none", **{k: v for k, v in look.items() if v})
+        notebook.plot(
+            "constant",
+            f"{name} lr={lr:g}",
+            rows["l2"],
+            rows["C"],
+            rows["run_id"].to_numpy(),
+            censored=rows["censored"].to_numpy(),
+        )
+    if every["lr"].nunique() > 1:
+        for lr, color in style.learning_rate_colors(every["lr"]).items():
+            ax_constant.plot([], [], "o", color=color, markersize=3.5, label=rf"$\eta = {style.number(lr)}$")
+        ax_constant.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none")
+    style.log_axis_of_l2(ax_constant, summary["units"].iloc[0])
+    ax_constant.set(yscale="log", ylabel="$C$ of $t^*$")
+for ax in axes[-3:-1]:
     ax.set(xlabel=r"$C = \eta S \lambda t / (1 - \mu)$")
 
 # %%
 note = f"seeds: {notebook.seeds(*names)}; band: 10 % to 90 % of the C at which runs that fit their data peak"
+note += "; right, hollow: a lower bound, +: does not fit its training set"
 style.small_print(figure, notebook.small_print(*summaries, note=note))
 notebook.finish(figure)

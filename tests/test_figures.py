@@ -47,20 +47,22 @@ def test_a_figure_has_its_panels_and_the_runs_behind_every_number(finished, name
 
 
 def test_the_collapse_shows_every_net_on_one_time(finished):
-    """C = η·S·λ·t/(1−μ) of each run's own record, accuracy and norm."""
+    """C = η·S·λ·t/(1−μ) of each run's own record, accuracy and norm; and the C of each t*."""
     rows = [row for row in rows_of(finished.out / "figS-collapse.csv") if row["kind"] == "points"]
-    assert {row["panel"] for row in rows} == {"accuracy", "norm"}
-    runs = {
-        row["run_id"]: row for name in ("fig2ab", "fig2de", "fig3-plain", "fig3-norm") for row in finished.summary(name)
-    }
-    drawn = {row["run_ids"] for row in rows}
-    fitting = {name for name, row in runs.items() if row["l2"] != "0.0" and float(row["min_train_error"]) <= 0.02}
-    assert drawn == fitting != set()
+    assert {row["panel"] for row in rows} == {"accuracy", "norm", "constant"}
+    names = ("fig2ab", "fig2de", "fig3-plain", "fig3-norm", "figS-momentum")
+    runs = {row["run_id"]: row for name in names for row in finished.summary(name)}
+    trained = {name: row for name, row in runs.items() if row["l2"] != "0.0"}
+    drawn = {row["run_ids"] for row in rows if row["panel"] != "constant"}
+    assert drawn == {name for name, row in trained.items() if float(row["min_train_error"]) <= 0.02} != set()
     for run_id in drawn:
         times = [float(row["x"]) for row in rows if row["run_ids"] == run_id and row["panel"] == "norm"]
         row = runs[run_id]
-        steps = float(row["horizon_steps"])
-        assert max(times) == pytest.approx(float(row["lr"]) * float(row["l2"]) * steps)
+        steps, momentum = float(row["horizon_steps"]), float(row["momentum"])
+        assert max(times) == pytest.approx(float(row["lr"]) * float(row["l2"]) * steps / (1 - momentum))
+    constants = {row["run_ids"]: (float(row["x"]), float(row["y"])) for row in rows if row["panel"] == "constant"}
+    known = {name: (float(row["l2"]), float(row["C"])) for name, row in trained.items() if float(row["C"] or 0) > 0}
+    assert constants == known != {}
 
 
 def test_every_claim_has_a_row_and_a_verdict(finished):

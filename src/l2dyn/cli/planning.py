@@ -76,7 +76,7 @@ def _made(arguments: argparse.Namespace) -> int:
 
 def _status(arguments: argparse.Namespace) -> int:
     plan = plan_of(arguments)
-    begun = _checkpointed(plan)
+    held = _checkpointed(plan)
     finished, rows, damage = finished_of(plan), [], []
     for name in plan.experiments:
         counts = dict.fromkeys(("done", "shipped", "diverged", "checkpointed", "missing"), 0)
@@ -91,7 +91,7 @@ def _status(arguments: argparse.Namespace) -> int:
                 counts["diverged"] += record.status == "diverged"
                 counts["shipped"] += finished.recorded(task.run_id)
             else:
-                counts["checkpointed" if task.run_id in begun else "missing"] += 1
+                counts["checkpointed" if task.run_id in held else "missing"] += 1
         rows.append([name, len(plan.tasks(name)), *counts.values()])
     print_table(["experiment", "runs", "done", "of these shipped", "diverged", "checkpointed", "missing"], rows)
     for line in _not_known(plan):

@@ -298,6 +298,7 @@ MEASURED = [  # claim, its verdict, on what, the evidence
     ("C16", UNCLEAR, "scales over a factor of two", lambda: initialized(large=None)),
     ("C16", UNCLEAR, "one seed", lambda: initialized(seeds=1)),
     ("C16", UNCLEAR, "no run is past its peak", lambda: initialized(censored=True)),
+    ("C16", UNCLEAR, "one seed is nowhere past its peak", lambda: initialized(censored=lambda r: r["seed"] == 2)),
     ("C17", YES, "law and patterns on both", cnns),
     ("C17", NO, "another power", lambda: cnns(law=-0.7)),
     ("C17", UNCLEAR, "less than two decades", lambda: cnns(l2=L2_SHORT)),

@@ -72,5 +72,7 @@ def _progress(cache: Cache, slice_: Slice) -> str:
     """Hash of what there is of a slice: finished runs, and the steps of its checkpoints."""
     ids = {task.run_id for task in slice_.tasks}
     done = sorted(run_id for run_id in ids if cache.path(run_id).exists())
-    begun = sorted((header.step, header.run_ids) for header in headers(cache.checkpoints) if ids & set(header.run_ids))
-    return hashlib.sha256(json.dumps([done, begun]).encode()).hexdigest()[:16]
+    checkpointed = sorted(
+        (header.step, header.run_ids) for header in headers(cache.checkpoints) if ids & set(header.run_ids)
+    )
+    return hashlib.sha256(json.dumps([done, checkpointed]).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""One training job: look what is missing, resume what was begun, train the rest, save each run as it ends."""
+"""One training job: look what is missing, resume what has a checkpoint, train the rest, save each run as it ends."""
 
 import contextlib
 import logging
@@ -186,11 +186,11 @@ class _Job:
 
     def train(self, trainer: Trainer, path: Path) -> bool:
         """Train to the end, saving members as they leave; False when stopped with a checkpoint."""
-        timer, begun = CheckpointTimer(), trainer.step
+        timer, first = CheckpointTimer(), trainer.step
 
         def pause(trainer: Trainer) -> bool:
             self.progress.advanced(trainer)
-            self._got_on |= trainer.step > begun
+            self._got_on |= trainer.step > first
             stop = self.stop()
             if stop or timer.due():
                 run_ids, horizons = zip(*((task.run_id, task.steps) for task in trainer.tasks), strict=True)
