@@ -82,8 +82,12 @@ for number, name in enumerate(names):
         for lr, color in style.learning_rate_colors(every["lr"]).items():
             ax_constant.plot([], [], "o", color=color, markersize=3.5, label=rf"$\eta = {style.number(lr)}$")
         ax_constant.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none")
-    style.log_axis_of_l2(ax_constant, summary["units"].iloc[0])
     ax_constant.set(yscale="log", ylabel="$C$ of $t^*$")
+    style.log_axis_of_l2(ax_constant, summary["units"].iloc[0])
+    if number + 1 < len(names):
+        ax_constant.set(xlabel="")
+    if len(every):
+        style.label_short_log_axis(ax_constant.yaxis)
 for ax in axes[-3:-1]:
     ax.set(xlabel=r"$C = \eta S \lambda t / (1 - \mu)$")
 

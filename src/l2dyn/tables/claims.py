@@ -43,13 +43,14 @@ class PaperNumber(Spec):
     """A number that the main text prints, and what of ours stands beside it.
 
     part: how the names of the parts begin whose estimates they are (a regular expression). figure, number: where
-    the claim is not judged at a scale, a number that is read off that figure.
+    the claim is not judged at a scale, a number that is read off that figure; dimensionless: it has no units.
     """
 
     paper: str
     part: str = ""
     figure: str = ""
     number: str = ""
+    dimensionless: bool = True
 
 
 class ClaimSpec(Spec):

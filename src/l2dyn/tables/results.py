@@ -114,7 +114,7 @@ def _read_off(number: PaperNumber, plan: Plan, folder: Path) -> str:
             if row.y == row.y:
                 figure = plan.scale.figures.get(number.figure)
                 of = {plan.scale.experiments[name].units for name in (figure.experiments if figure else ())}
-                units = f" in {' or '.join(WHOSE[one] for one in sorted(of))} units" if of else ""
+                units = "" if number.dimensionless else f" in {' or '.join(WHOSE[one] for one in sorted(of))} units"
                 said = f"{number.number} in {number.figure}: {significant(row.y)}{units}"
                 return f"not judged at this scale; {said}"
     return "not measured at this scale"
