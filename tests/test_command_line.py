@@ -249,7 +249,7 @@ def test_real_mnist_trains(fresh, real_data):
     """A few steps of the gpu scale's nets on real MNIST."""
 
     def few_steps(values):
-        values["experiments"]["fig2ab"].update(lr=[0.05], l2=[0.01], horizon={"epochs": 6})
+        values["experiments"]["fig2ab"].update(lr=[0.05], l2=[0.01], seeds=[0], horizon={"epochs": 6})
         values["experiments"]["fig5c"].update(seeds=[0], horizon={"epochs": 2})
         values["experiments"]["fig5c"]["net"]["width"] = 512
         values.update(train=True, device="cpu", threads=1)
