@@ -20,6 +20,7 @@ from l2dyn.config.scale import ScaleConfig
 from l2dyn.errors import UserError
 from l2dyn.files import ROOT, git_revision, results_folder
 from l2dyn.plotting import style
+from l2dyn.plotting.legends import make_room_for_legends
 from l2dyn.runs.bundles import Bundles
 from l2dyn.runs.l2_selection import FILE, L2Selection, read_l2_selection
 from l2dyn.specs.data_sets import DATA_SETS, DataSpec
@@ -158,6 +159,7 @@ class FigureNotebook:
     def finish(self, figure: Figure) -> Figure:
         """Write the figure and its CSV where the rule wants them; without a rule only return it."""
         style.mark_empty(figure)
+        make_room_for_legends(figure)
         if self.outputs is not None:
             style.save(figure, self.outputs["pdf"], self.outputs["png"])
             table = pd.concat(self.plotted, ignore_index=True) if self.plotted else pd.DataFrame()

@@ -85,7 +85,6 @@ def draw_best(notebook: FigureNotebook, ax: Axes, panel: str, grid: pd.DataFrame
     style.log_axis_of_l2(ax, grid["units"].iloc[0])
     ax.set(ylabel="max test accuracy")
     style.cut_low(ax)
-    style.make_room(ax, below=0.3)
     ax.legend(loc="best")
 
 
@@ -101,7 +100,6 @@ def draw_budget(notebook: FigureNotebook, ax: Axes, panel: str, fixed: pd.DataFr
     style.log_axis_of_l2(ax, fixed["units"].iloc[0])
     ax.set(ylabel="max test accuracy")
     style.cut_low(ax)
-    style.make_room(ax, below=0.35)
     ax.legend(title=rf"{fixed['horizon_epochs'].max():g} epochs, $\eta = {rates}$", loc="best")
 
 
