@@ -10,7 +10,8 @@ import pytest
 import yaml
 from checkout import ROOT
 
-from l2dyn.tables.pages import BEGIN, END, figures_page, findings_of
+from l2dyn.tables.pages import BEGIN, END, figures_page
+from l2dyn.tables.remarks import findings_of_figures
 
 TRACKED = (
     subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
@@ -162,9 +163,7 @@ def test_the_readme_is_a_page_without_measured_numbers():
 
 def test_the_page_of_figures_is_written_anew():
     """By: l2dyn pages."""
-    text = figures_page(
-        ROOT / "figures", ROOT / "docs" / "gallery", findings_of(ROOT / "paper_results" / "remarks.yaml")
-    )
+    text = figures_page(ROOT / "figures", ROOT / "docs" / "gallery", findings_of_figures())
     assert (ROOT / "docs" / "figures.md").read_text() == text
     assert text.count("*At the quick scale.*") == text.count("\n## ") == text.count("\n![") > 15
 

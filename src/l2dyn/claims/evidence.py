@@ -12,6 +12,7 @@ from l2dyn.config.experiment import ExperimentConfig
 from l2dyn.config.scale import ScaleConfig
 from l2dyn.errors import UserError
 from l2dyn.runs.records import Record
+from l2dyn.runs.summaries import read_summary
 
 CURVES_NEEDED = ("modes", "kernel", "spectrum")
 ACCURACIES = ["max_test_accuracy", "final_test_accuracy"]
@@ -117,14 +118,6 @@ class Evidence:
         """The net of an experiment in a few words."""
         experiment = self.experiment(name)
         return experiment.net.describe() if experiment else name
-
-
-def read_summary(path: Path) -> pd.DataFrame:
-    """A summary.csv with its truth values as such."""
-    table = pd.read_csv(path, dtype={"run_id": str, "censored": str, "capped": str, "source": str})
-    for name in ("censored", "capped"):
-        table[name] = table[name] == "true"
-    return table
 
 
 def at_budget(rows: pd.DataFrame, epochs: float) -> pd.DataFrame:

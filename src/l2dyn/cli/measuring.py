@@ -242,9 +242,10 @@ def _results(arguments: argparse.Namespace) -> int:
 
 def _pages(arguments: argparse.Namespace) -> int:
     from l2dyn.files import ROOT, shipped_folder, write_atomically
-    from l2dyn.tables.pages import figures_page, findings_of, shelf_scales, write_pages
+    from l2dyn.tables.pages import figures_page, shelf_scales, write_pages
+    from l2dyn.tables.remarks import findings_of_figures
 
-    findings = findings_of(shipped_folder() / "remarks.yaml")
+    findings = findings_of_figures()
     text = figures_page(ROOT / "figures", ROOT / "docs" / "gallery", findings)
     write_atomically(ROOT / "docs" / "figures.md", text.encode())
     scales = shelf_scales(shipped_folder() / "runs")

@@ -23,6 +23,7 @@ from l2dyn.plotting import style
 from l2dyn.plotting.legends import make_room_for_legends
 from l2dyn.runs.bundles import Bundles
 from l2dyn.runs.l2_selection import FILE, L2Selection, read_l2_selection
+from l2dyn.runs.summaries import read_summary
 from l2dyn.specs.data_sets import DATA_SETS, DataSpec
 from l2dyn.specs.run import NUMERICS_VERSION
 from l2dyn.tables.csv_files import write_csv
@@ -84,13 +85,7 @@ class FigureNotebook:
         Raises:
             UserError: when it has not been made.
         """
-        table = pd.read_csv(
-            self._made(self.folder / experiment / "summary.csv"),
-            dtype={"run_id": str, "censored": str, "capped": str, "source": str},
-        )
-        for name in ("censored", "capped"):
-            table[name] = table[name] == "true"
-        return table
+        return read_summary(self._made(self.folder / experiment / "summary.csv"))
 
     def curve(self, name: str) -> pd.DataFrame:
         """A table of theory curves.

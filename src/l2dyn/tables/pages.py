@@ -4,8 +4,6 @@ import re
 from pathlib import Path
 
 import pandas as pd
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from l2dyn.claims.verdicts import NOT_RUN
 from l2dyn.errors import UserError
@@ -51,7 +49,7 @@ def write_pages(scales: list[str], results: Path, page: Path, readme: Path) -> N
 def figures_page(notebooks: Path, gallery: Path, findings: dict[str, str]) -> str:
     """A section for each figure's notebook: what its first cell says of it, its picture and what it shows.
 
-    gallery: the folder of the pictures, beside the page. findings: a few sentences by figure (findings_of).
+    gallery: the folder of the pictures, beside the page. findings: a few sentences by figure (l2dyn.tables.remarks).
     """
     sections = [FIGURES_HEAD]
     for path in sorted(notebooks.glob("fig*.py"), key=lambda path: (len(path.stem) > 4, path.stem)):
@@ -61,19 +59,6 @@ def figures_page(notebooks: Path, gallery: Path, findings: dict[str, str]) -> st
         finding = f"*At the quick scale.* {findings[path.stem]}" if path.stem in findings else ""
         sections += ["#" + "\n".join(lines), picture, finding]
     return "\n\n".join(filter(None, sections)) + "\n"
-
-
-def findings_of(path: Path) -> dict[str, str]:
-    """What remarks.yaml says of each figure of the quick scale.
-
-    Raises:
-        UserError: for a file of another form.
-    """
-    try:
-        found = (YAML(typ="safe").load(path) or {}).get("figures", {})
-        return {name: str(text).strip() for name, text in found.items()}
-    except (OSError, YAMLError, AttributeError, TypeError) as error:
-        raise UserError(f"{path}: cannot be read as remarks by figure ({type(error).__name__})") from None
 
 
 def verdict_table(path: Path, scale: str) -> str:

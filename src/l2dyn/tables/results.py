@@ -3,16 +3,14 @@
 from pathlib import Path
 
 import pandas as pd
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from l2dyn.claims.verdicts import NOT_RUN
 from l2dyn.config.experiment import ExperimentConfig
-from l2dyn.errors import UserError
-from l2dyn.files import shipped_folder, write_atomically
+from l2dyn.files import write_atomically
 from l2dyn.runs.plan import Plan
 from l2dyn.tables.claims import PaperNumber, read_claims, verdict_in_words, with_interval
 from l2dyn.tables.markdown import significant, table
+from l2dyn.tables.remarks import remarks_on
 from l2dyn.tables.units import WHOSE, units_in_words
 
 
@@ -54,24 +52,6 @@ def write_results(plan: Plan, folder: Path, path: Path) -> None:
         table(head, list(runs.values())),
     ]
     write_atomically(path, ("\n\n".join(text) + "\n").encode())
-
-
-def remarks_on(scale: str, path: Path | None = None, everywhere: bool = True) -> dict[str, str]:
-    """What remarks.yaml says of each claim at a scale; everywhere: with what it says of all scales.
-
-    Raises:
-        UserError: for a file of another form.
-    """
-    path = path or shipped_folder() / "remarks.yaml"
-    try:
-        content = YAML(typ="safe").load(path) or {}
-        found = {**(content.get("all", {}) if everywhere else {}), **content.get(scale, {})}
-    except (OSError, YAMLError, AttributeError, TypeError) as error:
-        raise UserError(f"{path}: cannot be read as remarks by scale and claim ({type(error).__name__})") from None
-    unknown = sorted(set(found) - {claim.id for claim in read_claims()})
-    if unknown:
-        raise UserError(f"{path}: {unknown[0]}: no claim of that name")
-    return {claim: str(text).strip() for claim, text in found.items()}
 
 
 def _claims(plan: Plan, folder: Path) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 from l2dyn.claims.verdicts import NOT_RUN
 from l2dyn.errors import UserError
 from l2dyn.tables.claims import read_claims
-from l2dyn.tables.pages import BEGIN, END, figures_page, findings_of, shelf_scales, write_pages
+from l2dyn.tables.pages import BEGIN, END, figures_page, shelf_scales, write_pages
 
 README = f"# title\n\nbefore\n\n{BEGIN}\n\n| old |\n\n{END}\n\nafter\n"
 
@@ -99,13 +99,3 @@ def test_a_figures_section_is_what_its_notebook_says(tmp_path):
         fig2 == "Title of fig2\n\n- **a** something;\n\n![fig2](gallery/fig2.png)\n\n*At the quick scale.* It falls.\n"
     )
     assert other == "Title of figS-x\n\n- **a** something;\n"
-
-
-def test_findings_of_another_form_are_one_line(tmp_path):
-    path = tmp_path / "remarks.yaml"
-    path.write_text("figures: {fig1: ' It falls. '}\n")
-    assert findings_of(path) == {"fig1": "It falls."}
-    for text in ("- a", "figures: [a]"):
-        path.write_text(text)
-        with pytest.raises(UserError, match="cannot be read"):
-            findings_of(path)

@@ -4,10 +4,10 @@ import pytest
 
 from l2dyn.claims.evidence import Evidence
 from l2dyn.claims.verdicts import Part
-from l2dyn.errors import UserError
 from l2dyn.tables.claims import judge, read_claims, write_claims
 from l2dyn.tables.csv_files import write_csv
-from l2dyn.tables.results import remarks_on, write_results
+from l2dyn.tables.remarks import remarks_on
+from l2dyn.tables.results import write_results
 from l2dyn.tables.summary import write_summary
 
 COLUMNS = ("panel", "series", "kind", "x", "y", "low", "high")
@@ -50,17 +50,6 @@ def test_where_no_claim_is_judged_a_figures_number_stands_beside_the_papers(tiny
     write_results(plan_of(tiny), tmp_path, tmp_path / "results.md")
     said = "not judged at this scale; C_argmax in fig4: 1.235"
     assert f"| C9 | c = 0.0066 epochs, which is C = 1.29 | {said} |" in (tmp_path / "results.md").read_text()
-
-
-def test_remarks_are_by_scale_and_claim(tmp_path):
-    path = tmp_path / "remarks.yaml"
-    path.write_text("all: {C1: everywhere, C2: everywhere}\ntiny: {C2: here}\n")
-    assert remarks_on("tiny", path) == {"C1": "everywhere", "C2": "here"}
-    assert remarks_on("quick", path) == {"C1": "everywhere", "C2": "everywhere"}
-    for text, words in (("all: {C99: no}", "C99: no claim"), ("- a", "cannot be read"), ("all: [a]", "cannot be read")):
-        path.write_text(text)
-        with pytest.raises(UserError, match=words):
-            remarks_on("tiny", path)
 
 
 def test_numbers_stand_below_their_figure(page):
