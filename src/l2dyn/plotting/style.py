@@ -209,10 +209,13 @@ def cut_low(ax: Axes, depth: float = 0.12) -> None:
 
 
 def cut_early(ax: Axes, depth: float = 0.15) -> None:
-    """Leave out the steep rise of accuracy over time: let the y-axis begin `depth` below the best value drawn."""
+    """Leave out the steep rise of accuracy over time: let the y-axis begin `depth` below the best value drawn.
+
+    Every line keeps its upper part: the axis reaches a third of `depth` below the lowest of the lines' best values.
+    """
     tops = [np.nanmax(line.get_ydata()) for line in ax.get_lines() if len(line.get_ydata()) > 2]
     if tops:
-        ax.set_ylim(max(tops) - depth, max(tops) + 0.1 * depth)
+        ax.set_ylim(min(max(tops) - depth, min(tops) - depth / 3), max(tops) + 0.1 * depth)
 
 
 def draw_diverged(ax: Axes, x: Sequence[float], color) -> None:

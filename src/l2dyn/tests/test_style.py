@@ -83,3 +83,12 @@ def test_a_short_axis_has_few_labels(limits, labelled):
     style.label_short_log_axis(ax.xaxis)
     inside = [tick for tick in ax.xaxis.get_majorticklocs() if limits[0] * 0.999 <= tick <= limits[1] * 1.001]
     assert inside == pytest.approx(labelled)
+
+
+@pytest.mark.parametrize(("worse", "low"), [(0.88, 0.75), (0.5, 0.45)])
+def test_the_rise_is_left_out_and_every_line_keeps_its_upper_part(worse, low):
+    _, (ax,) = style.panels(1)
+    ax.plot([0, 1, 2], [0.1, 0.5, 0.9])
+    ax.plot([0, 1, 2], [0.1, 0.3, worse])
+    style.cut_early(ax)
+    assert ax.get_ylim() == pytest.approx((low, 0.915))
