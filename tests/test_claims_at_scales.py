@@ -118,7 +118,8 @@ def evidence(scale_name: str, ideal: bool) -> Evidence:
             (lr, l2), epochs = config.shown(spec), point.steps / spec.steps_per_epoch
             late = peak_time(config, ideal, lr, l2, epochs, grid[0]) * np.exp(0.02 * shift)
             value = accuracy(name, config, ideal, lr, l2, grid) + 0.0003 * shift
-            large = not ideal and l2 == grid[-1]  # of O1: another C there
+            predicts = scale.experiments["fig1b-predicted"].l2.at or grid[-1]
+            large = not ideal and l2 >= predicts  # of O1: another C there
             row = {
                 **{"run_id": point.run_id, "experiment": name, "lr": lr, "l2": l2, "lr_torch": spec.lr},
                 **{"l2_torch": spec.l2, "momentum": spec.momentum, "seed": spec.init_seed, "status": "finished"},

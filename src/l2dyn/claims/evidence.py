@@ -109,6 +109,11 @@ class Evidence:
             part = unless(part, f"{lacking} of {expected} runs of {name} are missing or short" if lacking else "")
         return part
 
+    def not_run(self, label: str, name: str) -> Part:
+        """A part on an experiment without finished runs, which are awaited where the scale has the experiment."""
+        awaited = name in self.config.experiments
+        return Part(label, NOT_RUN, why=f"no run of {name} is there yet" if awaited else "", awaited=awaited)
+
     def curves_of(self, part: Part, rows: pd.DataFrame) -> Part:
         """The part, inconclusive where the curves of some of these runs are not at hand."""
         lacking = sum(run_id not in self.records for run_id in rows["run_id"])

@@ -21,7 +21,7 @@ def law_in_l2(evidence: Evidence, name: str, criterion: dict) -> Part:
     Runs that are censored count as lower bounds; seeds are separate values.
     """
     if not len(evidence.runs(name)):
-        return Part(evidence.net(name), NOT_RUN)
+        return evidence.not_run(evidence.net(name), name)
     rows, every = evidence.fitted(name, criterion), evidence.trained(name, criterion)
     part = _exponent(evidence.net(name), rows, criterion, LAW)
     every = every[every["t_star"] > 0]
@@ -52,7 +52,7 @@ def c19(evidence: Evidence, criterion: dict) -> list[Part]:
     parts = []
     for name in ("fig2ab", "fig2de"):
         if not len(evidence.runs(name)):
-            parts.append(Part(evidence.net(name), NOT_RUN))
+            parts.append(evidence.not_run(evidence.net(name), name))
             continue
         rows = evidence.trained(name, criterion)
         rows = rows[rows["min_train_error"] <= criterion["max_train_error"]]
@@ -107,6 +107,8 @@ def _exponent(name: str, rows: pd.DataFrame, criterion: dict, what: str) -> Part
 def _law_in_both(evidence: Evidence, name: str, criterion: dict) -> list[Part]:
     """The exponents of λ and of η, and whether one constant serves all η."""
     rows, label = evidence.fitted(name, criterion), evidence.net(name)
+    if not len(evidence.runs(name)):
+        return [evidence.not_run(label, name)]
     if evidence.runs(name)["lr"].nunique() < 2:
         return [Part(label, NOT_RUN)]
     wanted = f"90 % interval inside [{criterion['slope_low']:g}, {criterion['slope_high']:g}]"

@@ -73,7 +73,7 @@ def plateau(evidence: Evidence, name: str, criterion: dict, column: str = BEST) 
     """
     names = f"{evidence.net(name)}, level at small λ", f"{evidence.net(name)}, falling above"
     if not len(evidence.runs(name)):
-        return [Part(one, NOT_RUN) for one in names]
+        return [evidence.not_run(one, name) for one in names]
     return [evidence.complete(part, name) for part in _plateau(evidence, name, names, criterion, column)]
 
 
@@ -131,7 +131,7 @@ def interior_best(evidence: Evidence, name: str, criterion: dict, column: str = 
     """
     label = f"{evidence.net(name)}, one interior λ is best"
     if not len(evidence.runs(name)):
-        return Part(label, NOT_RUN)
+        return evidence.not_run(label, name)
     return evidence.complete(_interior_best(evidence, name, label, criterion, column), name)
 
 
@@ -215,7 +215,7 @@ def c6(evidence: Evidence, criterion: dict) -> list[Part]:
 def _range_over_rates(evidence: Evidence, name: str, criterion: dict) -> Part:
     label, limit = evidence.net(name), criterion["max_range"]
     if not len(evidence.runs(name)):
-        return Part(label, NOT_RUN)
+        return evidence.not_run(label, name)
     part = _widest_range(evidence, name, label, limit, criterion)
     return evidence.complete(part, name)
 

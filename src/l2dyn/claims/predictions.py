@@ -186,31 +186,33 @@ def _same_on_the_plateau(evidence: Evidence, criterion: dict) -> Part:
     """C at the λ where c is measured, over C at the smaller λ of the same experiment or of the tuning grid."""
     wanted = evidence.experiment(PREDICTED)
     name, what = "C at the λ that predicts over C at smaller λ", "ratio of C"
-    rows = pd.concat([evidence.trained("fig4a", criterion), evidence.fitted(TUNED, criterion)])
-    rows = rows[rows["C"] > 0]  # of a run that is best before its first step there is no C
-    if wanted is None or not len(rows):
+    measured = evidence.trained("fig4a", criterion)
+    if wanted is None or not len(measured):
         return Part(name, NOT_RUN)
-    rows = rows.sort_values("horizon_epochs").drop_duplicates("run_id", keep="last")
     at = wanted.l2.at or evidence.runs("fig4a")["l2"].max()
+    fitted = pd.concat([evidence.fitted("fig4a", criterion), evidence.fitted(TUNED, criterion)])
+    rows = pd.concat([measured[measured["l2"] == at], fitted[fitted["l2"] < at]])
+    rows = rows[rows["C"] > 0]  # of a run that is best before its first step there is no C
+    rows = rows.sort_values("horizon_epochs").drop_duplicates("run_id", keep="last")
     limit = criterion["max_ratio"]
     bound = f"between 1/{limit:g} and {limit:g}"
-    large, small = rows["l2"] == at, rows["l2"] < at
+    large = rows["l2"] == at
     basis = {"wanted": bound, "seeds": rows["seed"].nunique(), "run_ids": ids_of(rows)}
-    kept = rows[large | small]
-    design = np.column_stack([(kept["l2"] == at).to_numpy(), np.ones(len(kept))]).astype(float)
+    design = np.column_stack([large.to_numpy(), np.ones(len(rows))]).astype(float)
     found = (
-        regress(design, np.log(kept["C"].to_numpy()), kept["censored"].to_numpy(dtype=bool), CONFIDENCE, wanted=[0])
-        if small.any() and large.any()
+        regress(design, np.log(rows["C"].to_numpy()), rows["censored"].to_numpy(dtype=bool), CONFIDENCE, wanted=[0])
+        if large.any() and not large.all()
         else None
     )
     if found is None:
-        return Part(name, INCONCLUSIVE, what, **basis, why="too few uncensored peaks at both")
+        why = f"at λ = {at:g} {large.sum()} runs, at smaller λ {(~large).sum()} that fit their training set"
+        return Part(name, INCONCLUSIVE, what, **basis, why=f"too few uncensored peaks: {why}")
     numbers = [math.exp(v[0]) for v in (found.coefficients, found.low, found.high)]
     return Part(
         name,
         within(*numbers[1:], 1 / limit, limit),
         what,
         *numbers,
-        why=f"λ = {at:g} against {sorted(set(rows.loc[small, 'l2']))}",
+        why=f"λ = {at:g} against {sorted(set(rows.loc[~large, 'l2']))}",
         **basis,
     )

@@ -23,6 +23,7 @@ class Part:
 
     name: what of the claim it is, and on which net. what: what the estimate is, with its unit. interval: what low and
     high are. wanted: the allowed region in words. why: whatever else decides (too little data, what was left out).
+    awaited: of a part that is not run: whether the scale plans its runs.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Part:
     seeds: int = 0
     run_ids: tuple[str, ...] = field(default=())
     interval: str = USUAL
+    awaited: bool = False
 
 
 def within(

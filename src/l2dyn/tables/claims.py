@@ -12,7 +12,7 @@ from ruamel.yaml.error import YAMLError
 
 from l2dyn.claims.evidence import Evidence
 from l2dyn.claims.judges import JUDGES
-from l2dyn.claims.verdicts import NOT_RUN, USUAL, Part, all_of
+from l2dyn.claims.verdicts import INCONCLUSIVE, NOT_RUN, REPRODUCED, USUAL, Part, all_of
 from l2dyn.config.scale import ScaleConfig
 from l2dyn.errors import UserError
 from l2dyn.files import shipped_folder
@@ -169,14 +169,15 @@ def claims_page(claims: list[ClaimSpec], judged: dict[str, list[Part]], scale: s
 
 
 def verdict_of(parts: list[Part]) -> str:
-    """Of a claim: every part is needed."""
-    return all_of(part.verdict for part in parts)
+    """Of a claim: every part is needed, those among them whose runs are awaited."""
+    verdict = all_of(part.verdict for part in parts)
+    return INCONCLUSIVE if verdict == REPRODUCED and any(part.awaited for part in parts) else verdict
 
 
 def _whole(claim: str, parts: list[Part]) -> list:
     """The row of a claim: the part that decides its verdict gives estimate and reason."""
     verdict = verdict_of(parts)
-    deciding = next(part for part in parts if part.verdict == verdict)
+    deciding = next((part for part in parts if part.verdict == verdict), None) or next(p for p in parts if p.awaited)
     ids = tuple(dict.fromkeys(i for part in parts for i in part.run_ids))
     what = ": ".join(filter(None, (deciding.name, deciding.what)))
     return _row(claim, replace(deciding, name="", verdict=verdict, what=what, seeds=_seeds(parts), run_ids=ids))

@@ -35,6 +35,7 @@ LEVEL = (0.98, 0.98, 0.98, 0.96, 0.94, 0.9, 0.8)  # a plateau at small λ
 THREE = (0.01, 0.02, 0.04)
 RATES = (0.05, 0.15, 0.5)
 GRID = (0.02, 0.04, 0.08, 0.16)
+OF_TWO_NETS = ("fig2ab", "fig2c", "fig2de", "fig2f")  # the nets of claims that need both
 scale = functools.cache(load_scale)
 claims_of_the_paper = functools.cache(read_claims)
 
@@ -59,12 +60,16 @@ def runs(
     return rows.assign(**{name: values for name, values in last.items() if name not in columns})
 
 
-def of(experiments=(), curves=(), records=(), name="quick") -> Evidence:
+def of(experiments=(), curves=(), records=(), name="quick", awaited=()) -> Evidence:
     """Evidence from runs by experiment, whose seeds and budgets are those of the configuration, too.
 
-    records: functions from a row to the columns of its record, by experiment.
+    records: functions from a row to the columns of its record, by experiment. awaited: of OF_TWO_NETS, what the scale
+    has besides.
     """
     summaries, found, configs = {}, {}, dict(scale(name).experiments)
+    if experiments:
+        left_out = {*OF_TWO_NETS} - {*dict(experiments), *awaited}
+        configs = {one: config for one, config in configs.items() if one not in left_out}
     for experiment, rows in dict(experiments).items():
         ids = [f"{experiment}/{row.lr:g}/{row.l2:g}/{row.seed}" for row in rows.itertuples()]
         summaries[experiment] = rows.assign(experiment=experiment, run_id=ids).reindex(columns=FIELDS)
@@ -338,7 +343,22 @@ def test_not_run_without_finished_runs(claim, status):
 
 
 def test_an_experiment_that_is_not_run_leaves_the_verdict_to_the_others():
-    assert [part.verdict for part in parts_of("C1", fig2ab(spread=0.1))] == [YES, NOT_RUN]
+    parts = parts_of("C1", fig2ab(spread=0.1))
+    assert [part.verdict for part in parts] == [YES, NOT_RUN]
+    assert verdict_of(parts) == YES
+
+
+@pytest.mark.parametrize(("law", "verdict"), [(-1.0, UNCLEAR), (-0.7, NO)])
+def test_while_runs_of_the_plan_are_awaited_nothing_is_reproduced(law, verdict, tmp_path):
+    """One net against the law is enough to contradict it, one for it is not enough."""
+    evidence = of({"fig2ab": runs(L2, law=law, spread=0.1)}, awaited=["fig2de"])
+    parts = parts_of("C1", evidence)
+    assert [part.verdict for part in parts][1] == NOT_RUN
+    assert verdict_of(parts) == verdict
+    write_claims(claims_of_the_paper()[:1], {"C1": parts}, tmp_path / "claims.csv", tmp_path / "claim_parts.csv")
+    (row,) = csv.DictReader((tmp_path / "claims.csv").open())
+    assert row["verdict"] == verdict
+    assert ("no run of fig2de is there yet" in row["why"]) == (verdict == UNCLEAR)
 
 
 def test_the_criterion_decides():
@@ -394,7 +414,7 @@ def test_the_page_has_a_section_for_every_claim(judged):
 
 def test_evidence_is_read_from_a_folder(tmp_path):
     """What a summary says is judged alike in memory and as a file; what is not there is not run."""
-    evidence = fig2ab(censored=lambda r: r["l2"] == L2[0], spread=0.1)
+    evidence = of({"fig2ab": runs(L2, censored=lambda r: r["l2"] == L2[0], spread=0.1)}, awaited=["fig2de"])
     (tmp_path / "fig2ab").mkdir()
     write_summary(tmp_path / "fig2ab" / "summary.csv", evidence.summaries["fig2ab"].to_dict("records"))
     read = Evidence.read("quick", scale("quick"), tmp_path, {})
