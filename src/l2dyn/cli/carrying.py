@@ -10,7 +10,7 @@ from l2dyn.runs.bundles import Finished
 from l2dyn.runs.cache import Cache
 from l2dyn.runs.plan import Plan
 from l2dyn.runs.records import NoBundle, Record, read_records, write_records
-from l2dyn.runs.shelf import write_manifest
+from l2dyn.runs.shelf import put_on_shelf
 
 
 def add_to(commands: Commands) -> None:
@@ -49,13 +49,12 @@ def _import(arguments: argparse.Namespace) -> int:
 
 def _ship(arguments: argparse.Namespace) -> int:
     plan = plan_of(arguments)
-    names = [arguments.experiment]
-    records = _finished(plan, finished_of(plan, shelf=False), names)
-    folder = shipped_folder() / "runs"
-    path = folder / f"{plan.name}-{arguments.experiment}.parquet"
-    write_records(path, records)
-    listed = write_manifest(folder)
-    print(f"{path}: {len(records)} runs; the shelf lists {listed}")
+    name = arguments.experiment
+    records = _finished(plan, finished_of(plan, shelf=False), [name])
+    folder, planned = shipped_folder() / "runs", [task.run_id for task in plan.tasks(name)]
+    shipped, dropped = put_on_shelf(folder, f"{plan.name}-{name}", records, planned)
+    said = f", {dropped} dropped that {plan.name}.yaml has no longer" if dropped else ""
+    print(f"{folder / f'{plan.name}-{name}.parquet'}: {shipped} of {len(planned)} runs{said}")
     return EXIT_DONE
 
 

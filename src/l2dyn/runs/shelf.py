@@ -11,10 +11,19 @@ from pathlib import Path
 
 from l2dyn.errors import UserError
 from l2dyn.files import shipped_folder, write_atomically
-from l2dyn.runs.records import DamagedRecord, Record, RecordHeader, read_headers, read_record, read_records
+from l2dyn.runs.records import (
+    DamagedRecord,
+    Record,
+    RecordHeader,
+    read_headers,
+    read_record,
+    read_records,
+    write_records,
+)
 from l2dyn.specs.base import canonical_json
 
 MANIFEST = "manifest.json"
+REMEDY = "restore it with: git checkout -- {}"
 
 
 class Shelf:
@@ -61,8 +70,7 @@ class Shelf:
                 raise DamagedRecord(path, run_id, f"it is not the record that {MANIFEST} lists")
             return read_record(path, run_id)
         except DamagedRecord as damage:
-            remedy = f"restore it with: git checkout -- {path}"
-            raise DamagedRecord(path, run_id, damage.reason, remedy) from None
+            raise DamagedRecord(path, run_id, damage.reason, REMEDY.format(path)) from None
 
     def key(self, run_ids: Iterable[str]) -> str:
         """Hash of what the shelf holds of these runs."""
@@ -77,7 +85,9 @@ def read_manifest(folder: Path) -> dict[str, RecordHeader]:
         return {}
     try:
         runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
-        headers = {run_id: RecordHeader(run_id, **values) for run_id, values in runs.items()}
+        names = {field.name for field in dataclasses.fields(RecordHeader)}
+        held = {run_id: {k: v for k, v in values.items() if k in names} for run_id, values in runs.items()}
+        headers = {run_id: RecordHeader(run_id, **values) for run_id, values in held.items()}
         for header in headers.values():
             for field in dataclasses.fields(RecordHeader):
                 if type(getattr(header, field.name)) is not field.type:
@@ -87,18 +97,58 @@ def read_manifest(folder: Path) -> dict[str, RecordHeader]:
         raise UserError(f"{path}: damaged manifest ({error}); restore it with: git checkout -- {path}") from None
 
 
+def put_on_shelf(folder: Path, name: str, records: Iterable[Record], planned: Iterable[str]) -> tuple[int, int]:
+    """Write an experiment's bundle with what it held before, then the manifest; (runs of the bundle, runs dropped).
+
+    planned: the ids of the experiment's runs; what the bundle holds besides is dropped. Of two records of a run the
+    one of the newer numerics version stays, then the one that serves more, then the older one.
+
+    Raises:
+        DamagedRecord: which names the remedy, before anything is written.
+    """
+    folder, path = Path(folder), Path(folder) / f"{name}.parquet"
+    for other in sorted(set(folder.glob("*.parquet")) - {path}):
+        _verified(other)
+    held = {record.run_id: record for record in (_verified(path) if path.exists() else ())}
+    planned, kept = set(planned), {}
+    for record in [*held.values(), *records]:
+        earlier = kept.get(record.run_id)
+        worth = (record.numerics_version, record.reach)
+        if record.run_id in planned and (earlier is None or worth > (earlier.numerics_version, earlier.reach)):
+            kept[record.run_id] = record
+    write_records(path, kept.values())
+    write_manifest(folder)
+    return len(kept), len(set(held) - planned)
+
+
 def write_manifest(folder: Path) -> int:
     """Index every bundle of a shelf in its manifest.json, and return how many runs it lists.
 
-    Where two bundles hold one run, the record that serves more counts. Verifies every record; raises DamagedRecord.
+    Beside the header of each run stand its seeds and what it was made with. Where two bundles hold one run, the record
+    that serves more counts.
+
+    Raises:
+        DamagedRecord: which names the remedy; every record is verified.
     """
     folder = Path(folder)
     runs: dict[str, RecordHeader] = {}
+    told: dict[str, dict] = {}
     for path in sorted(folder.glob("*.parquet")):
-        read_records(path)
+        records = {record.run_id: record for record in _verified(path)}
         for run_id, header in read_headers(path).items():
             if run_id not in runs or header.reach > runs[run_id].reach:
+                spec, made_with = records[run_id].spec, dict(records[run_id].provenance)
+                made_with.pop("wall_s", None)
                 runs[run_id] = header
+                told[run_id] = {"seeds": [spec.init_seed, spec.order_seed], "made_with": made_with}
     listed = {i: {k: v for k, v in vars(header).items() if k != "run_id"} for i, header in sorted(runs.items())}
+    listed = {i: values | told[i] for i, values in listed.items()}
     write_atomically(folder / MANIFEST, (json.dumps({"runs": listed}, indent=1) + "\n").encode())
     return len(runs)
+
+
+def _verified(path: Path) -> list[Record]:
+    try:
+        return read_records(path)
+    except DamagedRecord as damage:
+        raise DamagedRecord(path, damage.run_id, damage.reason, REMEDY.format(path)) from None

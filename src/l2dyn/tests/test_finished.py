@@ -14,7 +14,7 @@ from l2dyn.runs import cache as cache_module
 from l2dyn.runs.bundles import Bundles, Finished
 from l2dyn.runs.cache import Cache
 from l2dyn.runs.records import DamagedRecord, write_records
-from l2dyn.runs.shelf import MANIFEST, Shelf, read_manifest, write_manifest
+from l2dyn.runs.shelf import MANIFEST, Shelf, put_on_shelf, read_manifest, write_manifest
 from l2dyn.specs.run import NUMERICS_VERSION
 
 
@@ -182,6 +182,45 @@ def test_the_manifest(finished, make_record, make_spec):
     flip(shipped.shelf.folder / "bundle.parquet")
     with pytest.raises(DamagedRecord):
         write_manifest(shipped.shelf.folder)  # a damaged bundle is not indexed
+
+
+def test_the_manifest_says_what_a_run_was_made_with(finished, make_record, make_spec):
+    spec = make_spec(init_seed=4)
+    shipped = ship(finished, make_record(spec))
+    entry = json.loads((shipped.shelf.folder / MANIFEST).read_text())["runs"][spec.run_id]
+    assert entry["seeds"] == [4, spec.order_seed]
+    assert entry["made_with"] == {"revision": "abc", "device": "cpu (x86_64)"}
+    assert entry["wall_s"] == 1.25
+
+
+def test_what_is_put_on_the_shelf_takes_nothing_off_it(finished, make_record, make_spec, same_record):
+    """A machine that has some of the runs, one of them shorter, adds the others'; what the plan has no longer goes."""
+    folder, seeds = finished.shelf.folder, [make_spec(init_seed=s) for s in range(4)]
+    planned = [spec.run_id for spec in seeds[:3]]
+    first, second, old = (make_record(seeds[0], steps=9), make_record(seeds[1], steps=5), make_record(seeds[3]))
+    write_records(folder / "bundle.parquet", [first, second, old])
+    longer, new = make_record(seeds[1], steps=8, seed=7), make_record(seeds[2])
+    assert put_on_shelf(folder, "bundle", [make_record(seeds[0], steps=4), longer, new], planned) == (3, 1)
+    shelf = Shelf(folder)
+    assert set(shelf.headers) == set(planned)
+    for record in (first, longer, new):
+        assert same_record(shelf.load(record.run_id), record)
+    before = (folder / "bundle.parquet").read_bytes()
+    assert put_on_shelf(folder, "bundle", [make_record(seeds[0], steps=9, seed=3)], planned) == (3, 0)
+    assert (folder / "bundle.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize("damaged", ["bundle", "another"])
+def test_beside_a_damaged_bundle_nothing_is_put_on_the_shelf(finished, make_record, make_spec, damaged):
+    shipped = ship(finished, make_record())
+    ship(shipped, make_record(make_spec(init_seed=1)), name="another")
+    folder = shipped.shelf.folder
+    HARMS["truncated"](folder / f"{damaged}.parquet")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    new = make_record(make_spec(init_seed=2))
+    with pytest.raises(DamagedRecord, match=f"git checkout -- .*{damaged}.parquet"):
+        put_on_shelf(folder, "bundle", [new], [new.run_id])
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 BROKEN = ["{", "[]", '{"runs": []}', '{"runs": {"a": {}}}', '{"runs": {"a": {"file": 1}}}']

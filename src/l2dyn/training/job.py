@@ -153,7 +153,7 @@ class _Job:
             "l2dyn": l2dyn.__version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
-            "device": torch.cuda.get_device_name() if device == "cuda" else f"cpu ({platform.machine()})",
+            "device": torch.cuda.get_device_name() if device == "cuda" else _cpu(),
         }
 
     def trainers(self, tasks: list[Task], missing: list[Task]) -> Iterator[tuple[Trainer, Path]]:
@@ -267,3 +267,8 @@ class _Job:
 
 def _stack_of(tasks: list[Task]) -> str:
     return f"stack of {len(tasks)} run{'s' if len(tasks) > 1 else ''}"
+
+
+def _cpu() -> str:
+    """The kind of processor and the vector instructions that torch uses on it, by which rounding differs."""
+    return f"cpu ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"
