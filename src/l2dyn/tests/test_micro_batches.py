@@ -51,12 +51,12 @@ def test_a_batch_in_parts_trains_the_same_net(setup, micro_batch, monkeypatch):
     assert max(sizes) == max(group, micro_batch // group * group) < 8
 
 
-def limit_memory(monkeypatch, trainer, most):
-    """Let training passes of more samples fail, as on a GPU that is full."""
+def limit_memory(monkeypatch, trainer, most, training=True):
+    """Let training passes of more samples fail, or those of an evaluation, as on a GPU that is full."""
     outputs_of = trainer._outputs_of
 
     def scarce(net, x):
-        if torch.is_grad_enabled() and len(x) > most:
+        if torch.is_grad_enabled() == training and len(x) > most:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return outputs_of(net, x)
 
@@ -68,6 +68,30 @@ def test_what_does_not_fit_into_memory_is_halved_until_it_does(monkeypatch):
     limit_memory(monkeypatch, scarce, 3)
     assert_same_columns(columns(scarce), columns(whole), rtol=1e-11, atol=1e-11)
     assert scarce.micro_batch == 2
+
+
+@pytest.mark.parametrize("setup", ["no batch norm", "batch norm of fours"])
+def test_an_evaluation_that_does_not_fit_is_halved_until_it_does(setup, monkeypatch, caplog):
+    whole, scarce = trainer(**SETUPS[setup]), trainer(**SETUPS[setup])
+    limit_memory(monkeypatch, scarce, 5, training=False)
+    with caplog.at_level("INFO"):
+        assert_same_columns(columns(scarce), columns(whole), rtol=1e-11, atol=1e-11)
+    assert caplog.text.count("are evaluated at once from now on") <= 4  # it is remembered
+    assert scarce.micro_batch == 0
+
+
+def test_no_more_samples_are_evaluated_at_once_than_trained(monkeypatch):
+    one = trainer(micro_batch=4, net=PLAIN)
+    limit_memory(monkeypatch, one, 4, training=False)
+    columns(one)
+    assert one._evaluated_at_once > 4
+
+
+def test_an_evaluation_that_never_fits_is_one_line(monkeypatch):
+    scarce = trainer(net=PLAIN)
+    limit_memory(monkeypatch, scarce, 0, training=False)
+    with pytest.raises(UserError, match="do not fit into memory to be evaluated"):
+        columns(scarce)
 
 
 @pytest.mark.parametrize("norm_group", [0, 3, 4])

@@ -55,6 +55,7 @@ class SingleTrainer(TrainingLoop):
         normalizes = any(isinstance(module, GroupedBatchNorm) for module in self.net.modules())
         self._together = spec.net.normalized_together(spec.samples_a_step) if normalizes else 1
         self.micro_batch = micro_batch
+        self._evaluated_at_once = max(EVALUATED_AT_ONCE[device], spec.samples_a_step)
         self._train_net = torch.compile(self.net, dynamic=False) if device == "cuda" else self.net
         self.compile_s: float | None = None  # seconds of compiling it, which wall_s leaves out
         self.optimizer = _optimizer(spec, list(self.net.parameters()), device)
@@ -171,6 +172,9 @@ class SingleTrainer(TrainingLoop):
             raise UserError(f"run {self.spec.run_id}: {size} samples do not fit into memory and cannot be fewer")
         self.micro_batch = size // 2
         log.info("%d samples do not fit into memory; %d at once", size, self.micro_batch)
+        self._free()
+
+    def _free(self) -> None:
         if self.device == "cuda":
             torch.cuda.empty_cache()
 
@@ -223,19 +227,33 @@ class SingleTrainer(TrainingLoop):
         """(loss, error), means over the first `limit` samples, un-augmented, `size` of them normalized together.
 
         Samples are cut into nearly equal parts of that many, and whole parts are evaluated at once, so that the result
-        does not depend on how many.
+        does not depend on how many: no more than micro_batch has, and fewer where they do not fit into memory.
+
+        Raises:
+            UserError: where not even one part fits.
         """
-        parts = torch.arange(limit, device=self.device).tensor_split(max(1, round(limit / size)))
-        at_once = max(1, EVALUATED_AT_ONCE[self.device] // size)
-        total = torch.zeros(2, dtype=torch.float64, device=self.device)
-        with _normalizing(self.net, size):
-            for first in range(0, len(parts), at_once):
-                chosen = torch.cat(parts[first : first + at_once])
-                y = self._soft(labels[chosen])
-                outputs = self._outputs_of(self.net, _planes(images.take(chosen)))
-                sums = (self._losses(outputs, y).to(torch.float64).sum(), _wrong(outputs, y).to(torch.float64).sum())
-                total += torch.stack(sums)
-        return total / limit
+        while True:
+            most = min(self._evaluated_at_once, self.micro_batch or limit)
+            part = size if self._together > 1 else min(size, most)
+            parts = torch.arange(limit, device=self.device).tensor_split(max(1, round(limit / part)))
+            at_once = max(1, most // part)
+            chosen = [torch.cat(parts[first : first + at_once]) for first in range(0, len(parts), at_once)]
+            try:
+                with _normalizing(self.net, size):
+                    return sum(self._sums_of(images, labels, some) for some in chosen) / limit
+            except torch.OutOfMemoryError:
+                pass  # its traceback holds the memory until here
+            if at_once == 1 and (self._together > 1 or part == 1):
+                raise UserError(f"run {self.spec.run_id}: {part} samples do not fit into memory to be evaluated")
+            self._evaluated_at_once = at_once * part // 2
+            self._free()
+            log.info("%d samples are evaluated at once from now on", self._evaluated_at_once)
+
+    def _sums_of(self, images: Images, labels: Tensor, chosen: Tensor) -> Tensor:
+        """(loss, error), sums over some samples."""
+        y = self._soft(labels[chosen])
+        outputs = self._outputs_of(self.net, _planes(images.take(chosen)))
+        return torch.stack([one.to(torch.float64).sum() for one in (self._losses(outputs, y), _wrong(outputs, y))])
 
 
 @contextmanager
