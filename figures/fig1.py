@@ -130,7 +130,7 @@ if time is not None:
     notebook.number("c", "time of AutoL2 over tuned", middle, low, high, ids, told, seeds=len(ratios))
 if len(pairs):
     ((gain, low, high),) = mean_interval([pairs["max_test_accuracy_auto"] - pairs["max_test_accuracy_tuned"]])
-    told = high - low <= 2 * POINTS
+    told, low, high = high - low <= 2 * POINTS, max(low, -1.0), min(high, 1.0)
     notebook.number("c", "max test accuracy of AutoL2 minus tuned", gain, low, high, ids, told, seeds=len(pairs))
 
 # %%
@@ -141,8 +141,8 @@ momentum, augmentation = grid["momentum"].max(), notebook.config.experiments["fi
 note = f"{notebook.net('fig1b-tuned')}, momentum {momentum:g}, {augmentation} (seeds: {notebook.seeds(*names)})"
 rule = notebook.config.experiments["fig1c-auto"].auto_l2
 whose = {"no_better": "the authors' rule", "risen": "the main text's rule"}.get(rule.rule, f"rule {rule.rule}")
-note += f"; AutoL2 by {whose}, every {rule.interval} steps; bars: range over seeds; hollow in b: seeds are missing"
-note += "; ▾: below the axis"
+note += f"; AutoL2 by {whose}, every {rule.interval} steps; bars: range over seeds"
+note += "; hollow in a and b: seeds are missing; ▾: below the axis"
 note += f"; no λ: {reason}" if reason else ""
 style.small_print(figure, notebook.small_print(fixed, scaled, starred, grid, predicted, auto, constant, note=note))
 notebook.finish(figure)

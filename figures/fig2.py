@@ -24,7 +24,8 @@
 # Hollow points are runs whose peak may lie beyond their horizon: lower bounds. The fit in a and d takes them as such,
 # because leaving them out would bias it. Plus signs: runs that never fit their training set. Crosses: diverged. These
 # two are left out. The printed exponents come from one regression on λ and η, as in claim C2; claim C1 fits λ alone,
-# with a constant for each η.
+# with a constant for each η. Dotted: the regression at the middle η, where the runs tell it. Colors: the same η in
+# a and b, and in d and e.
 
 # %%
 from l2dyn.plotting.notebook import FigureNotebook

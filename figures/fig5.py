@@ -20,7 +20,7 @@
 #
 # The theory of panel c is averaged exactly over random initial functions, whose covariance is the NNGP kernel; each
 # finite net starts at one of them. Above the survival width f = 0 is stable; below it a net keeps some of what it
-# learned.
+# learned. docs/theory.md explains both.
 
 # %%
 

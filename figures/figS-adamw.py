@@ -24,7 +24,6 @@
 # %%
 import numpy as np
 
-from l2dyn.measures.best_l2 import decades_apart
 from l2dyn.plotting import style
 from l2dyn.plotting.budgets import by_budget, predicted_at_budgets, tuned_at_budgets
 from l2dyn.plotting.notebook import FigureNotebook
@@ -62,8 +61,7 @@ for part, line in ((1.0, ":"), (0.1, "--")):
     ax_l2.plot(budgets, scale, line, color=style.NEUTRAL, linewidth=1.0, label=label, zorder=1)
     notebook.plot("c", f"time scale of {part:g} T", budgets, scale)
 for row in by_budget(tuned, guessed).itertuples():
-    apart = decades_apart(row.l2_centre, row.l2_predicted)
-    notebook.number("c", f"decades from tuned (centre) to predicted, {row.Index:g} epochs", apart)
+    notebook.number("c", f"tuned (centre) over predicted λ, {row.Index:g} epochs", row.l2_centre / row.l2_predicted)
     lost = row.accuracy_tuned - row.accuracy_predicted
     notebook.number("c", f"accuracy of tuned minus predicted, {row.Index:g} epochs", lost)
 style.budget_axis(ax_l2, budgets)
@@ -75,6 +73,7 @@ ax_l2.legend(loc="lower left")
 # %%
 seeds = notebook.seeds("figS-adamw-fc", "figS-adamw-cnn", "figS-adamw-budget")
 note = f"AdamW, decoupled decay (seeds: {seeds}); c: η = {config.lr[0]:g}; bars of $t^*$: 90 % intervals"
+note += "; dotted in a, b: the fit"
 note += ", hollow: censored, +: does not fit its training set"
 style.small_print(figure, notebook.small_print(fully, conv, grid, predicted, note=note))
 notebook.finish(figure)

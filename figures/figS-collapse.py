@@ -14,9 +14,10 @@
 # # Figure S-collapse: the law at one glance
 #
 # Every net of figures 2 and 3, and the one with momentum, every η and λ at which it fits its training set, against the
-# dimensionless time C = η·S·λ·t/(1−μ) (S steps an epoch, momentum μ). Left: test accuracy; in the middle: the norm of
+# dimensionless time η·S·λ·t/(1−μ) (S steps an epoch, momentum μ). Left: test accuracy; in the middle: the norm of
 # all parameters over its initial value. If t* ∝ 1/(ηλ), the peaks of a net lie above each other, whatever η and λ.
-# Right: the C of t* against λ, for all λ that train, those at which c is measured included: level where the law holds.
+# Right: its value C at t* against λ, for all λ that train, those at which c is measured included: level where the law
+# holds.
 
 # %%
 import numpy as np
@@ -52,6 +53,9 @@ for number, name in enumerate(names):
         notebook.plot("norm", series, C[kept], norm[kept], row.run_id)
     momentum = summary["momentum"].max()
     net = notebook.net(name) + (f", momentum {momentum:g}" if momentum else "")
+    if runs.empty and (summary["status"] == "finished").any():
+        for ax in (ax_accuracy, ax_norm):
+            ax.text(0.5, 0.5, "none fits its training set", transform=ax.transAxes, ha="center", color=style.NEUTRAL)
     known = runs[(runs["C"] > 0) & ~runs["censored"]]
     if len(known):
         low, middle, high = np.exp(np.quantile(np.log(known["C"]), [0.1, 0.5, 0.9]))
@@ -84,12 +88,11 @@ for number, name in enumerate(names):
         ax_constant.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none")
     ax_constant.set(yscale="log", ylabel="$C$ of $t^*$")
     style.log_axis_of_l2(ax_constant, summary["units"].iloc[0])
-    if number + 1 < len(names):
-        ax_constant.set(xlabel="")
+    ax_constant.set(xlabel=style.with_units(r"$\lambda$", summary["units"].iloc[0]))
     if len(every):
         style.label_short_log_axis(ax_constant.yaxis)
 for ax in axes[-3:-1]:
-    ax.set(xlabel=r"$C = \eta S \lambda t / (1 - \mu)$")
+    ax.set(xlabel=r"$\eta S \lambda t / (1 - \mu)$")
 
 # %%
 note = f"seeds: {notebook.seeds(*names)}; band: 10 % to 90 % of the C at which runs that fit their data peak"

@@ -14,12 +14,13 @@
 # # Figure S-constant: does theory predict the constant in t* = c/λ?
 #
 # Theory follows the function from each net's own f(0) (equations 1 to 3), and is read as the runs are. Times are
-# gradient-flow times t = η·steps, so that λt is the dimensionless C. In c, runs that do not fit their training set are
+# gradient-flow times t = η·steps, so that λt is dimensionless. In c, runs that do not fit their training set are
 # plus signs, as in figure 2, and no part of the medians.
 #
 # - **a** when the training loss is smallest, bias-free 2-layer nets trained on squared loss at a small learning rate;
 # - **b** when the test accuracy is within 0.5 points of its maximum, the same nets;
-# - **c** the same for the net of figure 2a-c, apart: biases, cross-entropy, not wide, and η not small.
+# - **c** the same for the net of figure 2a-c, which theory is not made for: it has biases, cross-entropy and a finite
+#   width, and η is not small.
 
 # %%
 

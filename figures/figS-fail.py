@@ -69,6 +69,6 @@ ax_time.set(yscale="log")
 ax_error.legend(loc="best")
 ax_time.legend(loc="lower left")
 note = f"η = {lr:g} (seeds: {notebook.seeds(*names)}); bars of t*: 90 % intervals, others: range over seeds"
-note += "; +: does not fit its training set"
+note += "; +: does not fit its training set; hollow: censored (a), seeds are missing (b, c)"
 style.small_print(figure, notebook.small_print(*summaries, note=note))
 notebook.finish(figure)

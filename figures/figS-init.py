@@ -36,6 +36,8 @@ for name in sorted(names, key=scales.get):
     summaries.append(summary)
     runs = summary[(summary["l2"] > 0) & (summary["status"] == "finished")]
     label, color = rf"$\sigma_w = {scales[name]:.3g}$", colors[scales[name]]
+    if runs.empty:
+        continue
     best = runs.dropna(subset="max_test_accuracy").assign(bound=lambda rows: rows["censored"])
     draw_points(notebook, ax_best, "a", f"weight_std={scales[name]:.3g}", best, "max_test_accuracy", color, label)
     timed = runs[runs["t_star"] > 0].assign(bound=lambda rows: rows["censored"])
@@ -50,6 +52,7 @@ ax_best.set(ylabel="max test accuracy")
 ax_time.set(yscale="log", ylabel="epochs to peak $t^*$")
 ax_best.legend(loc="best")
 lr = notebook.config.experiments[names[0]].lr[0]
-note = f"{notebook.net(names[0])}, η = {lr:g} (seeds: {notebook.seeds(*names)}); hollow: censored"
+note = f"{notebook.net(names[0])}, η = {lr:g} (seeds: {notebook.seeds(*names)})"
+note += "; bars: in a the range over seeds, in b 90 % intervals; hollow: censored, in a also: seeds are missing"
 style.small_print(figure, notebook.small_print(*summaries, note=note))
 notebook.finish(figure)

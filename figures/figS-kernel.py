@@ -18,7 +18,8 @@
 # - **a** the Frobenius norm of the kernel of finite nets, against e^(-2(k-1)λt) of equation 2 (claim C20); the CSV has
 #   its slope, in units of the theory's, for λt from 0 to ½, ½ to 1 and 1 to 2;
 # - **b** how far the kernel turns away from its initial direction: 1 − ⟨Θ_t, Θ_0⟩/(‖Θ_t‖·‖Θ_0‖), 0 at infinite width;
-# - **c** the training loss of the same nets, against theory. t = η·steps;
+# - **c** the training loss of the same nets, in the colors of a, against theory. t = η·steps; lines end where
+#   training does;
 # - **d** the kernel of a CNN without biases (k = 6) in the usual parameterization, at a much larger λ: it decays
 #   exponentially too, but what such a net learns is not small beside its weights as drawn, as equation 2 assumes.
 
@@ -119,7 +120,7 @@ ax_loss.legend(loc="upper left")
 
 # %%
 described = [("a–c", experiment), *(("d", cnn) for cnn in list(cnns.values())[:1])]
-note = "even/odd labels; " + "; ".join(
+note = "colors in a–c: widths; even/odd labels; " + "; ".join(
     f"{panel}: {e.data.train_samples} samples, the kernel on {e.kernel_samples}, λ = {e.l2[0]:g}"
     for panel, e in described
 )

@@ -18,7 +18,8 @@
 # - **a** 2-layer nets by width, from f = 0: the exact flow, and the theory of infinite width (k = 2). They agree early
 #   and part late: f tends to max(0, 1 - λ√n), not to 0;
 # - **b** 3-layer nets drawn from N(0, 1), every weight integrated, and the theory (k = 3);
-# - **c** where f is at the end, width against (y/λ)²: it is 0 above the line n = (y/λ)² only (claim C15).
+# - **c** where f of 2-layer nets is at the end, width against (y/λ)²: it is 0 above the line n = (y/λ)² only (claim
+#   C15).
 
 # %%
 

@@ -74,8 +74,8 @@ for ax, panel, name in zip(axes, "ab", names, strict=False):
 draw(axes[2], "c", last_fit(usable[names[0]]))
 axes[2].set(ylabel="epochs to last small error")
 axes[2].set_title(notebook.net(names[0]), loc="right", fontsize=style.SMALL)
-for ax in axes:
-    style.log_axis_of_l2(ax, summaries[names[0]]["units"].iloc[0])
+for ax, name in zip(axes, (names[0], names[1], names[0]), strict=True):
+    style.log_axis_of_l2(ax, summaries[name]["units"].iloc[0])
     ax.set(yscale="log")
     style.make_room(ax, below=0.3)
     style.make_room(ax, above=0.3)  # the exponent stands below

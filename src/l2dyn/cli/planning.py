@@ -125,7 +125,7 @@ def _basis(calibration: Calibration | None, device: str, threads: int) -> str:
     """Where the times come from."""
     if calibration:
         return f"of one job after the other, as l2dyn calibrate found on {calibration.device}, {calibration.date}."
-    unit = "GPU" if device == "cuda" else f"{threads} CPU core{'s' if threads > 1 else ''}"
+    unit = "GPU" if device == "cuda" else "CPU core" if threads == 1 else f"job on {threads} CPU cores"
     rate = NOMINAL_RATE["cuda"] if device == "cuda" else NOMINAL_RATE["cpu"] * threads
     return f"of one {unit} at a nominal {rate / 1e12:g} TFLOP/s; l2dyn calibrate measures yours."
 

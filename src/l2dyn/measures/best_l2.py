@@ -197,15 +197,3 @@ def tuned_l2(l2, accuracy, within: float = NEAR_BEST) -> TunedL2 | None:
         centre=math.sqrt(low) * math.sqrt(high),
         at_edge=bool(low == grid[0] or high == grid[-1]),
     )
-
-
-def decades_apart(a: float, b: float) -> float:
-    """|log10(a/b)|, the distance of two λ in orders of magnitude (claim C8).
-
-    Raises:
-        ValueError: for values that are not positive and finite.
-
-    >>> decades_apart(0.0001, 0.01)
-    2.0
-    """
-    return abs(math.log10(positive("a", a)) - math.log10(positive("b", b)))

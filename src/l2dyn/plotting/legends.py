@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.path import Path
@@ -53,6 +53,10 @@ def covers_data(legend: Legend, panel: Iterable[Axes]) -> bool:
             if line.get_linestyle() != "None" and not whole and _crosses(path, box):
                 return True
         for collection in ax.collections:
+            if isinstance(collection, PathCollection) and box.count_contains(
+                collection.get_offset_transform().transform(collection.get_offsets())
+            ):
+                return True
             if isinstance(collection, LineCollection):
                 transform = collection.get_transform()
                 if any(_crosses(transform.transform_path(path), box) for path in collection.get_paths()):

@@ -236,8 +236,10 @@ def mark_empty(figure: Figure) -> None:
         ax.minorticks_off()
         if ax.get_legend():
             ax.get_legend().remove()
-        # a second axis lies at the place of the first
-        if not any(np.allclose(ax.get_position().bounds, other.get_position().bounds) for other in shown):
+        # a panel that says why it is empty has said it; a second axis lies at the place of the first
+        if not ax.texts and not any(
+            np.allclose(ax.get_position().bounds, other.get_position().bounds) for other in shown
+        ):
             ax.text(0.5, 0.5, "no runs yet", transform=ax.transAxes, ha="center", va="center", color=NEUTRAL)
             shown.append(ax)
 

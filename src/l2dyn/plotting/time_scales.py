@@ -31,8 +31,9 @@ def draw_rows(notebook: FigureNotebook, *rows: tuple[str, str]) -> Figure:
         row[1].set_title(notebook.net(grid_name), loc="right", fontsize=style.SMALL)
         summaries += [grid, fixed]
     models = ", ".join(f"{notebook.net(grid)} (seeds: {notebook.seeds(grid, fixed)})" for grid, fixed in rows)
-    note = f"{models}; bars of $t^*$: 90 % intervals, others: range over seeds; hollow: censored, ×: diverged"
-    note += ", +: does not fit its training set, ▾: below the axis"
+    note = f"{models}; bars of $t^*$: 90 % intervals, others: range over seeds; hollow: censored"
+    note += ", for accuracies also: seeds are missing"
+    note += "; ×: diverged, +: does not fit its training set, ▾: below the axis; dotted: the fit at the middle η"
     style.small_print(figure, notebook.small_print(*summaries, note=note))
     return figure
 
@@ -121,10 +122,12 @@ def draw_times(notebook, ax, panel, series, runs, color, label=None, column="t_s
 
 
 def draw_points(notebook, ax, panel, series, runs, column, color, label=None, mean="mean") -> None:
-    """One point per λ: the mean over seeds and their range, hollow where any seed's value is a bound.
+    """One point per λ: the mean over seeds and their range, hollow where any seed's value is a bound, or missing.
 
-    runs: summary rows with a further column `bound`.
+    runs: summary rows of one experiment and learning rate, with a further column `bound`.
     """
+    if runs.empty:
+        return
     points = runs.groupby("l2").agg(
         y=(column, mean),
         low=(column, "min"),
@@ -134,6 +137,7 @@ def draw_points(notebook, ax, panel, series, runs, column, color, label=None, me
         seeds=("run_id", "size"),
         l2_torch=("l2_torch", "first"),
     )
+    points["hollow"] |= points["seeds"] < len(notebook.config.experiments[runs["experiment"].iloc[0]].seeds)
     _draw_with_bars(notebook, ax, panel, series, points, color, label)
 
 

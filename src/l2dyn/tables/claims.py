@@ -96,11 +96,12 @@ def read_claims(path: Path | None = None) -> list[ClaimSpec]:
 
 
 def verdict_in_words(claim: ClaimSpec, verdict: str, scale: str) -> str:
-    """A verdict, with those that the scale's plan could not have come to."""
+    """A verdict, with what the scale's plan is too small for, whatever its runs show."""
     never = claim.cannot.get(scale, ())
     if verdict == NOT_RUN or not never:
         return verdict
-    return f"{verdict} (at this scale it cannot be {' or '.join(never)})"
+    what = "to decide" if len(never) > 1 else "to confirm" if never[0] == REPRODUCED else "to contradict"
+    return f"{verdict} (this scale is too small {what})"
 
 
 def judge(claims: list[ClaimSpec], evidence: Evidence) -> dict[str, list[Part]]:

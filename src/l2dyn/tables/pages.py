@@ -71,7 +71,7 @@ def verdict_table(path: Path, scale: str) -> str:
             rows.append((claim.id, claim.claim, verdict_in_words(claim, verdict, scale)))
         else:
             (elsewhere if claim.scales and scale not in claim.scales else lacking).append(claim.id)
-    said = {"Without runs yet": lacking, "Judged at other scales only": elsewhere}
+    said = {"Without runs yet": lacking, "To be judged at other scales": elsewhere}
     notes = [f"{what}: {', '.join(ids)}." for what, ids in said.items() if ids]
     return "\n\n".join(
         filter(None, [table(("claim", "the paper says", f"verdict, scale {scale}"), rows), " ".join(notes)])

@@ -13,6 +13,13 @@ from l2dyn.tables.markdown import significant, table
 from l2dyn.tables.remarks import remarks_on
 from l2dyn.tables.units import WHOSE, units_in_words
 
+VERDICTS = (
+    "*Reproduced*: the intervals of all that a claim says lie inside what it allows; *not reproduced*: one lies"
+    " outside; *inconclusive*: too few runs, or an interval across a border. A scale is *too small to confirm* (to"
+    " contradict, to decide) where its seeds, λ or budgets cannot lead there, whatever its runs show: there the verdict"
+    " says little of the paper."
+)
+
 
 def write_results(plan: Plan, folder: Path, path: Path) -> None:
     """Write the page of a scale whose claims, figures' CSV files and summaries lie in `folder`, results/<scale>.
@@ -28,6 +35,7 @@ def write_results(plan: Plan, folder: Path, path: Path) -> None:
         plotted = pd.read_csv(folder / f"{name}.csv", dtype={"series": str})
         empty = figure.experiments and not any(_ended(runs[of]) for of in figure.experiments)
         units = units_in_words({of: plan.scale.experiments[of] for of in figure.experiments})
+        empty = empty and not figure.theory
         sections.append(f"## {name}\n\nNone of its runs is there yet." if empty else _figure(name, plotted, units))
     head = (
         "experiment",
@@ -44,8 +52,9 @@ def write_results(plan: Plan, folder: Path, path: Path) -> None:
     text = [
         f"# Results of the scale {plan.name}",
         f"{plan.scale.about[:1].upper()}{plan.scale.about[1:]}. Written by `rule results`; every plotted number, with"
-        " run ids, stands in the figures' CSV files. Accuracies and their differences are fractions. Where a number has"
-        " no value, the runs tell its interval only. Intervals are of 90 %, where nothing else is said.",
+        " run ids, stands in the figures' CSV files. Accuracies and their differences are fractions; l2 is λ, lr is η,"
+        " both in PyTorch's units or the authors' (docs/concepts.md). A number that is too uncertain for a value has"
+        " its interval alone. Intervals are of 90 %, where nothing else is said.",
         *_claims(plan, folder),
         *sections,
         "## Runs",
@@ -70,14 +79,14 @@ def _claims(plan: Plan, folder: Path) -> list[str]:
     for claim in claims:
         for number in claim.numbers:
             ours = parts[(parts["claim"] == claim.id) & parts["part"].fillna("").str.match(number.part)]
-            values = "; ".join(
-                f"{row.part}: {with_interval(row) or 'not judged'}"
-                for row in ours.itertuples()
-                if row.verdict != NOT_RUN
-            )
+            ours = ours[ours["verdict"] != NOT_RUN]
+            values = "; ".join(f"{row.part}: {with_interval(row) or 'not judged'}" for row in ours.itertuples())
+            what = set(ours["what"].dropna()) if len(ours) else ()
+            values = f"{what.pop()}: {values}" if len(what) == 1 else values
             beside.append((claim.id, number.paper, values or _read_off(number, plan, folder)))
     return [
         "## Claims",
+        VERDICTS,
         table(("claim", "the paper says", "verdict", "seeds", "remarks"), rows),
         f"`results/{plan.name}/claims.md` has the rule, the estimates and the runs behind each.",
         "## The paper's numbers and ours",
@@ -133,5 +142,6 @@ def _runs(name: str, config: ExperimentConfig, path: Path) -> tuple:
     diverged = sum("diverged" in statuses for statuses in said)
     finished = sum(statuses == {"finished"} for statuses in said)
     devices = ", ".join(sorted(set(summary["device"].dropna())))
-    counted = (int(summary["run_id"].nunique()), len(config.seeds), finished, diverged, lacking)
+    runs = "pending" if unknown.all() else int(summary["run_id"].nunique())
+    counted = (runs, len(config.seeds), finished, diverged, "" if unknown.all() else lacking)
     return name, config.shows, config.net.describe(), WHOSE[config.units], *counted, devices

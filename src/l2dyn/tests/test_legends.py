@@ -37,9 +37,10 @@ EVERYWHERE = np.meshgrid(GRID, GRID)
     [
         lambda ax, x, y: ax.plot(x, y, "o"),
         lambda ax, x, y: ax.plot(x, y, "-"),
+        lambda ax, x, y: ax.scatter(x, y),
         lambda ax, x, y: ax.vlines(x, y - 0.05, y + 0.05),
     ],
-    ids=["points", "a line", "bars"],
+    ids=["points", "a line", "a scatter", "bars"],
 )
 def test_a_legend_moves_to_the_free_corner(draw):
     figure, ax, legend = panel(GRID, 3.0 - GRID, draw, "upper left")

@@ -38,7 +38,7 @@ def test_both_scales_stand_on_the_page_and_the_best_ones_verdicts_in_readme(made
     assert page.index("numbers of gpu") < page.index("numbers of desktop")
     assert "![fig1](gallery/gpu/fig1.png)" in page
     assert (made / "docs" / "gallery" / "desktop" / "fig1.png").read_bytes() == b"desktop"
-    assert len(re.findall(r"(?m)\| reproduced( \(at this scale .*\))? \|$", readme)) == len(read_claims())
+    assert len(re.findall(r"(?m)\| reproduced( \(this scale is .*\))? \|$", readme)) == len(read_claims())
     assert "inconclusive" not in readme
     assert "| old |" not in readme
     assert readme.startswith(f"# title\n\nbefore\n\n{BEGIN}\n\n| claim |")
@@ -52,9 +52,9 @@ def test_readme_names_the_claims_that_were_not_run_without_a_row_for_each(made):
         text = text.replace(f"{claim},inconclusive", f"{claim},{NOT_RUN}")
     path.write_text(text)
     _, readme = write(made, ["desktop"])
-    assert f"\n\nWithout runs yet: C2, O1. Judged at other scales only: C9.\n\n{END}" in readme
+    assert f"\n\nWithout runs yet: C2, O1. To be judged at other scales: C9.\n\n{END}" in readme
     assert readme.count("| inconclusive") == len(read_claims()) - 3
-    assert "| inconclusive (at this scale it cannot be reproduced) |" in readme
+    assert "| inconclusive (this scale is too small to confirm) |" in readme
     assert "| verdict, scale desktop |" in readme
 
 

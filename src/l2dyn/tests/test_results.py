@@ -41,7 +41,7 @@ def test_claims_come_first_with_verdicts_and_the_papers_numbers(page):
     verdicts = {row[0].removeprefix("| "): row[2:4] for row in rows if len(row) == 5}
     assert verdicts["C8"] == ["reproduced", "3"]
     assert verdicts["C1"] == ["not run at this scale", "0"]
-    assert "| C8 | within a factor 10 | 8 epochs: 1.5 [1, 2] |" in page
+    assert "| C8 | within a factor 10 | tuned over predicted λ: 8 epochs: 1.5 [1, 2] |" in page
     assert "| C9 | c = 0.0066 epochs, which is C = 1.29 | not measured at this scale |" in page
 
 
@@ -72,6 +72,14 @@ def test_every_experiment_that_a_figure_shows_has_a_row(page):
     counted = ("runs", "seeds", "finished", "diverged", "missing or short")
     assert [[int(row[name]) for name in counted] for row in found] == [[3, 1, 1, 0, 2], [1, 2, 0, 1, 0]]
     assert [row["device"] for row in found] == ["cpu, gpu", "gpu"]
+
+
+def test_runs_whose_l2_is_not_measured_are_pending(tiny, plan_of, tmp_path, page):
+    write_summary(tmp_path / "budget" / "summary.csv", [{"run_id": None, "status": "missing"}])
+    write_results(plan_of(tiny), tmp_path, tmp_path / "results.md")
+    (row,) = [line for line in (tmp_path / "results.md").read_text().splitlines() if line.startswith("| budget |")]
+    assert [cell.strip() for cell in row.split("|")[5:10]] == ["pending", "2", "0", "0", ""]
+    assert "| budget |" in page
 
 
 def test_a_figure_without_any_run_has_no_picture(tiny, plan_of, tmp_path, page):

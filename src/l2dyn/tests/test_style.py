@@ -32,6 +32,14 @@ def test_a_panel_without_data_says_so_and_has_neither_ticks_nor_legend():
     assert [len(ax.get_xticks()) > 0 for ax in (empty, legend_only, full)] == [False, False, True]
 
 
+def test_a_panel_that_says_why_it_is_empty_has_said_it():
+    figure, (ax,) = style.panels(1)
+    ax.text(0.5, 0.5, "none fits")
+    style.mark_empty(figure)
+    assert said(ax) == ["none fits"]
+    assert len(ax.get_xticks()) == 0
+
+
 @pytest.mark.parametrize("draw", [lambda ax: ax.axhline(1.0), lambda ax: ax.vlines([1.0], 0.0, 1.0)])
 def test_lines_of_any_kind_are_data(draw):
     figure, (ax,) = style.panels(1)
