@@ -62,7 +62,7 @@ for number, name in enumerate(names):
         ax_accuracy.axvspan(low, high, color=style.ORANGE, alpha=0.15, linewidth=0)
         ids = " ".join(known["run_id"])
         notebook.number("accuracy", f"C of {net} (median, 10 % to 90 %)", middle, low, high, ids)
-    for l2 in (min(colors), max(colors)) if colors else ():
+    for l2 in sorted({min(colors), max(colors)}) if colors else ():
         ax_accuracy.plot([], [], color=colors[l2], label=rf"$\lambda = {style.number(l2)}$")
     ax_accuracy.set(xscale="log", ylabel="test accuracy")
     ax_norm.set(xscale="log", yscale="log", ylabel=r"$\|\theta\| / \|\theta_0\|$")
