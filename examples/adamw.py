@@ -130,3 +130,4 @@ for l2, (t, accuracies) in sweep.items():
     ax.plot(LR * l2 * t, accuracies, label=f"λ = {l2:g}")
 ax.set(xlabel="η·λ·t", ylabel="test accuracy", ylim=(0.6, 0.95))
 ax.legend()
+plt.show()
