@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
 from matplotlib.path import Path
 
 from l2dyn.plotting.style import make_room
@@ -18,8 +19,8 @@ MOST_ROOM = 0.6  # of a panel's height: a legend as tall as this stays where it 
 def make_room_for_legends(figure: Figure) -> None:
     """Move each legend that covers data to a free corner; where there is none, to the top, and the data down.
 
-    Legends beside their panel stay as they are, and so do bands and vertical lines over a whole panel, which no place
-    avoids. Call it when everything is drawn.
+    Legends beside their panel stay as they are. Bands, vertical lines and dotted level ones through a whole panel may
+    lie below a legend. Call it when everything is drawn.
     """
     figure.draw_without_rendering()
     for ax in figure.axes:
@@ -49,8 +50,7 @@ def covers_data(legend: Legend, panel: Iterable[Axes]) -> bool:
             path = line.get_transform().transform_path(line.get_path())
             if line.get_marker() not in ("None", "none", None, "", " ") and box.count_contains(path.vertices):
                 return True
-            whole = not line.get_transform().contains_branch_seperately(ax.transData)[1]
-            if line.get_linestyle() != "None" and not whole and _crosses(path, box):
+            if line.get_linestyle() != "None" and not _guides(line, ax) and _crosses(path, box):
                 return True
         for collection in ax.collections:
             if isinstance(collection, PathCollection) and box.count_contains(
@@ -62,6 +62,12 @@ def covers_data(legend: Legend, panel: Iterable[Axes]) -> bool:
                 if any(_crosses(transform.transform_path(path), box) for path in collection.get_paths()):
                     return True
     return False
+
+
+def _guides(line: Line2D, ax: Axes) -> bool:
+    """Whether a line marks a place and is no data: vertical through the whole panel, or dotted and level."""
+    along_x, along_y = line.get_transform().contains_branch_seperately(ax.transData)
+    return not along_y or (not along_x and line.get_linestyle() == ":")
 
 
 def _inside(legend: Legend, ax: Axes) -> bool:

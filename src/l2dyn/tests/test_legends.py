@@ -83,10 +83,11 @@ def test_gaps_in_a_line_are_free_and_a_line_between_points_outside_is_not():
     assert not covers_data(legend, [ax])
 
 
-def test_what_no_place_avoids_moves_nothing():
+@pytest.mark.parametrize("guide", [lambda ax: ax.axvline(0.9), lambda ax: ax.axhline(0.9, linestyle=":")])
+def test_guides_move_nothing(guide):
     figure, (ax,) = style.panels(1)
     ax.plot([0.0, 0.1], [0.0, 0.1], label="a net")
-    ax.axvline(0.9)
+    guide(ax)
     ax.set(xlim=(0, 1), ylim=(0, 1))
     ax.legend(loc="upper right")
     figure.draw_without_rendering()
@@ -94,6 +95,15 @@ def test_what_no_place_avoids_moves_nothing():
     make_room_for_legends(figure)
     assert np.allclose(ax.get_legend().get_window_extent().bounds, before)
     assert ax.get_ylim() == (0, 1)
+
+
+def test_a_level_line_of_data_moves_a_legend():
+    figure, (ax,) = style.panels(1)
+    ax.axhline(0.9, linestyle="--", label="a net")
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    legend = ax.legend(loc="upper right")
+    make_room_for_legends(figure)
+    assert not covers_data(legend, [ax])
 
 
 def test_a_legend_beside_its_panel_stays():
