@@ -1,6 +1,6 @@
 """Legends that cover no data: moved to a free corner, or the y-axis made longer for them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -34,34 +34,43 @@ def make_room_for_legends(figure: Figure) -> None:
         figure.draw_without_rendering()
         if not covers_data(legend, panel):
             continue
-        height = legend.get_window_extent().height / ax.get_window_extent().height + PAD
-        if height < MOST_ROOM:
-            legend.set_loc("upper left")
-            for other in panel:
-                make_room(other, above=height / (1 - height))
+        legend.set_loc("upper left")
+        figure.draw_without_rendering()
+        outer = ax.get_window_extent()
+        free = (legend.get_window_extent().y0 - outer.y0) / outer.height - PAD
+        if free > 1 - MOST_ROOM:
+            for other, top in [(other, _top_of_data(panel)) for other in panel]:
+                make_room(other, above=max(top / free - 1, 0.0))
             figure.draw_without_rendering()
 
 
 def covers_data(legend: Legend, panel: Iterable[Axes]) -> bool:
     """Whether a point, line or bar of these axes, which share their place, lies below the legend, once drawn."""
     box = legend.get_window_extent()
+    return any(box.count_contains(path.vertices) or (joined and _crosses(path, box)) for path, joined in _data(panel))
+
+
+def _data(panel: Iterable[Axes]) -> Iterator[tuple[Path, bool]]:
+    """(what is drawn, in pixels; whether its points are joined) of lines, bars and scattered points."""
     for ax in panel:
         for line in ax.get_lines():
-            path = line.get_transform().transform_path(line.get_path())
-            if line.get_marker() not in ("None", "none", None, "", " ") and box.count_contains(path.vertices):
-                return True
-            if line.get_linestyle() != "None" and not _guides(line, ax) and _crosses(path, box):
-                return True
+            joined = line.get_linestyle() != "None"
+            if not (joined and _guides(line, ax)):
+                yield line.get_transform().transform_path(line.get_path()), joined
         for collection in ax.collections:
-            if isinstance(collection, PathCollection) and box.count_contains(
-                collection.get_offset_transform().transform(collection.get_offsets())
-            ):
-                return True
-            if isinstance(collection, LineCollection):
-                transform = collection.get_transform()
-                if any(_crosses(transform.transform_path(path), box) for path in collection.get_paths()):
-                    return True
-    return False
+            if isinstance(collection, PathCollection):
+                offsets = np.ma.filled(np.ma.asarray(collection.get_offsets(), dtype=float), np.nan)
+                yield Path(collection.get_offset_transform().transform(offsets)), False
+            elif isinstance(collection, LineCollection):
+                yield from ((collection.get_transform().transform_path(one), True) for one in collection.get_paths())
+
+
+def _top_of_data(panel: Sequence[Axes]) -> float:
+    """How high in the panel its highest point lies, from 0 to 1."""
+    outer = panel[0].get_window_extent()
+    heights = np.concatenate([path.vertices[:, 1] for path, _ in _data(panel)])
+    heights = (heights[np.isfinite(heights)] - outer.y0) / outer.height
+    return float(np.clip(heights, 0.0, 1.0).max(initial=0.0))
 
 
 def _guides(line: Line2D, ax: Axes) -> bool:

@@ -50,6 +50,17 @@ def test_a_legend_moves_to_the_free_corner(draw):
     assert ax.get_ylim() == limits
 
 
+def test_room_that_is_there_is_used():
+    x, y = (values.ravel() for values in EVERYWHERE)
+    ends = []
+    for high in (2.0, 2.4):
+        figure, ax, legend = panel(x, y, draw=lambda ax, x, y, high=high: (ax.plot(x, y, "o"), ax.set_ylim(1.0, high)))
+        make_room_for_legends(figure)
+        assert not covers_data(legend, [ax])
+        ends.append(ax.get_ylim()[1])
+    assert ends[0] == pytest.approx(ends[1], rel=0.01)
+
+
 @pytest.mark.parametrize("scale", ["linear", "log"])
 def test_without_a_free_corner_the_data_make_room(scale):
     x, y = (values.ravel() for values in EVERYWHERE)
