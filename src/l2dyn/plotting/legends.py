@@ -45,8 +45,10 @@ def make_room_for_legends(figure: Figure) -> None:
 
 
 def covers_data(legend: Legend, panel: Iterable[Axes]) -> bool:
-    """Whether a point, line or bar of these axes, which share their place, lies below the legend, once drawn."""
+    """Whether a point, line, bar or word of these axes, which share their place, lies below the legend, once drawn."""
     box = legend.get_window_extent()
+    if any(text.get_text() and box.overlaps(text.get_window_extent()) for ax in panel for text in ax.texts):
+        return True
     return any(box.count_contains(path.vertices) or (joined and _crosses(path, box)) for path, joined in _data(panel))
 
 

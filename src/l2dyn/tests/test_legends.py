@@ -38,9 +38,10 @@ EVERYWHERE = np.meshgrid(GRID, GRID)
         lambda ax, x, y: ax.plot(x, y, "o"),
         lambda ax, x, y: ax.plot(x, y, "-"),
         lambda ax, x, y: ax.scatter(x, y),
+        lambda ax, x, y: (ax.plot(x, y), ax.text(1.1, 1.8, "f = 0")),
         lambda ax, x, y: ax.vlines(x, y - 0.05, y + 0.05),
     ],
-    ids=["points", "a line", "a scatter", "bars"],
+    ids=["points", "a line", "a scatter", "a word", "bars"],
 )
 def test_a_legend_moves_to_the_free_corner(draw):
     figure, ax, legend = panel(GRID, 3.0 - GRID, draw, "upper left")
