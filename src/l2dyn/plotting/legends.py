@@ -70,7 +70,7 @@ def _data(panel: Iterable[Axes]) -> Iterator[tuple[Path, bool]]:
 def _top_of_data(panel: Sequence[Axes]) -> float:
     """How high in the panel its highest point lies, from 0 to 1."""
     outer = panel[0].get_window_extent()
-    heights = np.concatenate([path.vertices[:, 1] for path, _ in _data(panel)])
+    heights = np.concatenate([np.empty(0), *(path.vertices[:, 1] for path, _ in _data(panel))])
     heights = (heights[np.isfinite(heights)] - outer.y0) / outer.height
     return float(np.clip(heights, 0.0, 1.0).max(initial=0.0))
 

@@ -138,3 +138,14 @@ def test_a_legend_as_tall_as_the_panel_stays():
     limits = ax.get_ylim()
     make_room_for_legends(figure)
     assert ax.get_ylim() == limits
+
+
+def test_a_word_alone_moves_a_legend():
+    figure, (ax,) = style.panels(1)
+    ax.bar([0.0], [1.0], label="a net")
+    for x in np.linspace(-0.4, 0.4, 6):
+        for y in np.linspace(0.0, 1.0, 12):
+            ax.text(x, y, "word")
+    legend = ax.legend()
+    make_room_for_legends(figure)
+    assert legend.get_window_extent().y1 <= ax.get_window_extent().y1
