@@ -124,6 +124,31 @@ def test_the_lock_satisfies_pyproject_and_pins_no_cuda():
     assert "+" not in locked["torch"]
 
 
+def test_what_the_lock_names_installs_on_the_oldest_python():
+    """By the metadata of what is installed: a fresh machine may have any patch release of it (Debian 12: 3.11.2)."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    from packaging.specifiers import SpecifierSet
+
+    oldest = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"].removeprefix(">=")
+    refusing, seen = [], 0
+    for line in (ROOT / "requirements.lock").read_text().splitlines():
+        if "==" not in line or line.startswith("#"):
+            continue
+        name, version = line.split("==")
+        try:
+            installed = distribution(name)
+        except PackageNotFoundError:
+            continue
+        if installed.version.partition("+")[0] == version:
+            seen += 1
+            wanted = installed.metadata["Requires-Python"] or ""
+            if not SpecifierSet(wanted).contains(f"{oldest}.0"):
+                refusing.append(f"{line}: {wanted}")
+    assert seen > 100, "another environment than the lock file's"
+    assert refusing == []
+
+
 def test_every_claim_is_there():
     claims = yaml.safe_load((ROOT / "paper_results" / "claims.yaml").read_text())["claims"]
     assert [claim["id"] for claim in claims] == [*(f"C{i}" for i in range(1, 21)), "O1", "O2"]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
 
 from l2dyn.config.scale import Overrides, ScaleConfig
 from l2dyn.errors import UserError
@@ -93,11 +94,25 @@ def _key(location: tuple) -> str:
     return ".".join(str(part) for i, part in enumerate(location) if i < 3 or part not in _KINDS)
 
 
+class _UniqueKeys(SafeConstructor):
+    """The safe constructor, which alone would let a key stand twice beside a merge key."""
+
+    def flatten_mapping(self, node):
+        """Merge in what its merge keys name, once its own keys are seen to be different ones."""
+        if node.merge is None:  # a mapping that others merge in comes here again, its own merges resolved
+            keys = [key for key, _ in node.value]
+            twice = next((key for i, key in enumerate(keys) if key.value in [k.value for k in keys[:i]]), None)
+            if twice is not None:
+                raise DuplicateKeyError(None, None, f'found duplicate key "{twice.value}"', twice.start_mark)
+        super().flatten_mapping(node)
+
+
 def _read_yaml(path: Path) -> dict:
     """A YAML file's top-level mapping; a key that stands twice is an error."""
+    loader = YAML(typ="safe")  # parsed in C where ruamel.yaml.clib is there
+    loader.Constructor = _UniqueKeys
     try:
-        # the safe loader would let a key stand twice beside a merge key
-        values = _plain(YAML(typ="rt", pure=True).load(path.read_text(encoding="utf-8")))
+        values = loader.load(path.read_text(encoding="utf-8"))
     except (YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}:" if mark else ""
@@ -106,14 +121,3 @@ def _read_yaml(path: Path) -> dict:
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected a mapping at the top level")
     return values
-
-
-def _plain(value):
-    """What the loader read, merges resolved, in Python's own types."""
-    if isinstance(value, dict):
-        return {_plain(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, bool):
-        return value
-    return next((kind(value) for kind in (int, float, str) if isinstance(value, kind)), value)

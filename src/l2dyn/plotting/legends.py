@@ -30,18 +30,15 @@ def make_room_for_legends(figure: Figure) -> None:
         panel = [other for other in figure.axes if np.allclose(other.get_position().bounds, ax.get_position().bounds)]
         if not covers_data(legend, panel):
             continue
-        legend.set_loc("best")
-        figure.draw_without_rendering()
+        legend.set_loc("best")  # its place is looked up anew whenever it is asked for: no drawing needed
         if not covers_data(legend, panel):
             continue
         legend.set_loc("upper left")
-        figure.draw_without_rendering()
         outer = ax.get_window_extent()
         free = (legend.get_window_extent().y0 - outer.y0) / outer.height - PAD
         if free > 1 - MOST_ROOM:
             for other, top in [(other, _top_of_data(panel)) for other in panel]:
                 make_room(other, above=max(top / free - 1, 0.0))
-            figure.draw_without_rendering()
 
 
 def covers_data(legend: Legend, panel: Iterable[Axes]) -> bool:

@@ -15,7 +15,6 @@ from l2dyn.data.arrays import load
 from l2dyn.data.samples import inputs, parity, samples
 from l2dyn.errors import UserError
 from l2dyn.files import shipped_folder, write_atomically
-from l2dyn.nets.ntk import as_drawn
 from l2dyn.runs.plan import Plan
 from l2dyn.specs.base import imported
 from l2dyn.tables.csv_files import write_csv
@@ -104,6 +103,8 @@ def kernel_table(config: KernelConfig, plan: Plan, arrays: Arrays) -> dict[str, 
 
 def _initial_functions(experiment: ExperimentConfig, plan: Plan, x: np.ndarray) -> dict[str, np.ndarray]:
     """f(0) on the inputs, [n], by run id, of all runs that differ from the experiment's in width and seed alone."""
+    from l2dyn.nets.ntk import as_drawn  # PyTorch, which no other curve of this file needs
+
     found, drawn = {}, {}
     for name, other in plan.scale.experiments.items():
         if other.net.kind != experiment.net.kind:
