@@ -180,8 +180,8 @@ def test_the_readme_is_a_page_without_measured_numbers():
     before, _, rest = (ROOT / "README.md").read_text().partition(BEGIN)
     text = before + rest.partition(END)[2]
     assert rest
-    assert len(text.splitlines()) <= 130
-    assert len(text.split()) <= 1300
+    assert len(text.splitlines()) <= 115
+    assert len(text.split()) <= 1150
     assert re.findall(r"\d+(?:\.\d+)? ?(?:minutes|min|seconds|s\b|h\b|%)", text) == []  # but in words, as "an hour"
     assert re.findall(r"0\.\d{2,}", text) == []
 
