@@ -265,7 +265,7 @@ def save(figure: Figure, *paths: str) -> None:
         UserError: when the disk is full.
     """
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once, not anew for each file
+    figure.set_layout_engine(None)  # laid out once, not anew for each file; "none" would still go through the motions
     for path in paths:
         metadata = {"CreationDate": None, "ModDate": None} if str(path).endswith(".pdf") else {"Software": None}
         stream = io.BytesIO()
