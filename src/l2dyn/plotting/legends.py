@@ -13,6 +13,7 @@ from matplotlib.path import Path
 from l2dyn.plotting.style import make_room
 
 PAD = 0.03  # of a panel's height
+MARKER = 2.5  # radius of a marker, in points: a legend's edge must not cut one in two
 MOST_ROOM = 0.6  # of a panel's height: a legend as tall as this stays where it is
 
 
@@ -44,9 +45,10 @@ def make_room_for_legends(figure: Figure) -> None:
 def covers_data(legend: Legend, panel: Iterable[Axes]) -> bool:
     """Whether a point, line, bar or word of these axes, which share their place, lies below the legend, once drawn."""
     box = legend.get_window_extent()
+    near = box.padded(MARKER * legend.figure.dpi / 72)
     if any(text.get_text() and box.overlaps(text.get_window_extent()) for ax in panel for text in ax.texts):
         return True
-    return any(box.count_contains(path.vertices) or (joined and _crosses(path, box)) for path, joined in _data(panel))
+    return any(near.count_contains(path.vertices) or (joined and _crosses(path, box)) for path, joined in _data(panel))
 
 
 def _data(panel: Iterable[Axes]) -> Iterator[tuple[Path, bool]]:

@@ -149,3 +149,17 @@ def test_a_word_alone_moves_a_legend():
     legend = ax.legend()
     make_room_for_legends(figure)
     assert legend.get_window_extent().y1 <= ax.get_window_extent().y1
+
+
+def test_a_legend_cuts_no_marker():
+    """Its edge may come no nearer to a point than a marker is wide, though the point itself lies outside."""
+    figure, (ax,) = style.panels(1)
+    ax.plot([0.0, 1.0], [0.0, 1.0], "none", label="points")
+    legend = ax.legend(loc="upper left")
+    figure.draw_without_rendering()
+    box = legend.get_window_extent()
+    for below, covered in ((1.0, True), (4.0, False)):
+        point = ax.transData.inverted().transform(((box.x0 + box.x1) / 2, box.y0 - below * figure.dpi / 72))
+        dots = ax.plot(*point, "o")
+        assert covers_data(legend, [ax]) == covered
+        dots[0].remove()
