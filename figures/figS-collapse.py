@@ -85,7 +85,7 @@ for number, name in enumerate(names):
     if every["lr"].nunique() > 1:
         for lr, color in style.learning_rate_colors(every["lr"]).items():
             ax_constant.plot([], [], "o", color=color, markersize=3.5, label=rf"$\eta = {style.number(lr)}$")
-        ax_constant.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none")
+        ax_constant.legend(loc="upper left", ncols=2, columnspacing=0.8, handletextpad=0.3)
     ax_constant.set(yscale="log", ylabel="$C$ of $t^*$")
     style.log_axis_of_l2(ax_constant, summary["units"].iloc[0])
     ax_constant.set(xlabel=style.with_units(r"$\lambda$", summary["units"].iloc[0]))
