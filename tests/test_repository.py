@@ -212,3 +212,20 @@ def test_recorded_theory_is_of_runs_that_the_scale_lists():
         listed = {point.run_id for points in plan.experiments.values() for point in points}
         assert len(shown) > 5
         assert shown <= listed
+
+
+@pytest.mark.slow
+def test_recorded_curves_that_need_no_data_are_what_the_code_computes():
+    from checkout import rows_of
+
+    from l2dyn.config.loading import load_scale
+    from l2dyn.runs.plan import Plan
+    from l2dyn.tables.theory_curves import linear_table
+
+    paths = list((ROOT / "paper_results" / "theory").glob("*/linear.csv"))
+    assert paths
+    for path in paths:
+        plan = Plan(path.parent.name, load_scale(path.parent.name))
+        shipped, table = rows_of(path), linear_table(plan.scale.theory.linear, plan, None)
+        for name in ("width", "l2", "t", "f", "kernel"):
+            assert [float(row[name]) for row in shipped] == pytest.approx(table[name], rel=1e-6, abs=1e-9), name

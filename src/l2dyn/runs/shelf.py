@@ -33,6 +33,7 @@ class Shelf:
         self.folder = Path(folder) if folder is not None else shipped_folder() / "runs"
         self.reuse = reuse
         self._headers: dict[str, RecordHeader] | None = None
+        self._read: dict[Path, dict[str, Record]] = {}
 
     @property
     def headers(self) -> dict[str, RecordHeader]:
@@ -66,11 +67,23 @@ class Shelf:
         try:
             if not path.exists():
                 raise DamagedRecord(path, run_id, "the file is missing")
+            if path not in self._read:  # all of it, since decoding the file is what takes time
+                self._read[path] = self._listed(path)
+            if run_id in self._read[path]:
+                return self._read[path][run_id]
             if read_headers(path).get(run_id) != header:
                 raise DamagedRecord(path, run_id, f"it is not the record that {MANIFEST} lists")
             return read_record(path, run_id)
         except DamagedRecord as damage:
             raise DamagedRecord(path, run_id, damage.reason, REMEDY.format(path)) from None
+
+    def _listed(self, path: Path) -> dict[str, Record]:
+        """A file's records that the manifest lists as they are; none where one is damaged: then each is read alone."""
+        listed = [run_id for run_id, header in read_headers(path).items() if self.headers.get(run_id) == header]
+        try:
+            return {record.run_id: record for record in read_records(path, listed)}
+        except DamagedRecord:
+            return {}
 
     def key(self, run_ids: Iterable[str]) -> str:
         """Hash of what the shelf holds of these runs."""

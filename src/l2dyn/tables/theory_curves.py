@@ -36,14 +36,15 @@ Arrays = Callable[[str], dict[str, np.ndarray]]
 def write_curve(curve: str, plan: Plan, path: Path, arrays_path: Path | None = None, recorded: bool = False) -> None:
     """Write one table of theory curves as CSV.
 
-    arrays_path: the prepared arrays of its data set. With `recorded` a curve that needs data is the shipped table.
+    arrays_path: the prepared arrays of its data set. With `recorded` a curve that needs data is the shipped table,
+    and so is another that ships because it takes long.
 
     Raises:
         UserError: when there is none.
     """
     section = plan.scale.theory.curve(curve)
-    if recorded and section.needs:
-        shipped = shipped_curve(plan.name, curve)
+    shipped = shipped_curve(plan.name, curve)
+    if recorded and (section.needs or shipped.exists()):
         if not shipped.exists():
             raise UserError(f"{shipped}: no recorded theory curve for scale {plan.name}; train=true computes it")
         write_atomically(path, shipped.read_bytes())
