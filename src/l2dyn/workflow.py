@@ -196,14 +196,15 @@ class Workflow:
         self._wait_for_selection(experiment, checkpoints)
         return [self._l2_file(experiment)] if experiment in self.config.selected else []
 
-    def arrays_of_experiment(self, experiment: str) -> str:
-        """The prepared data file of an experiment."""
-        return self._arrays(self.config.experiments[experiment].data.name)
+    def arrays_of_experiment(self, experiment: str) -> list[str]:
+        """The prepared data files of an experiment and of those that it trains for."""
+        together = (experiment, *self.config.train_together.get(experiment, ()))
+        return sorted({self._arrays(self.config.experiments[name].data.name) for name in together})
 
     def arrays_of_curve(self, curve: str) -> list[str]:
         """The prepared data file that a theory curve needs; none where it is taken from the shipped ones."""
         needed = self.config.theory.curve(curve).needs if self.config.train else ()
-        return sorted({self.arrays_of_experiment(experiment) for experiment in needed})
+        return sorted({self._arrays(self.config.experiments[name].data.name) for name in needed})
 
     # params: whatever else a result depends on
 
@@ -287,8 +288,9 @@ class Workflow:
     # resources
 
     def priority(self, experiment: str) -> int:
-        """Higher for what others wait for: an experiment on which λ are measured."""
-        return int(any(self.config.experiments[name].l2.source == experiment for name in self.config.selected))
+        """Higher for what others wait for: an experiment on which λ are measured, or that trains for one."""
+        sources = (self.config.experiments[name].l2.source for name in self.config.selected)
+        return int(experiment in map(self.config.trainer, sources))
 
     def gpus(self, experiment: str, slice: str, slices: str, key: str) -> int:
         """How many GPUs a training job asks for: none where nothing is missing, or on the CPU."""

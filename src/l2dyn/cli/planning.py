@@ -57,7 +57,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     print()
     for line in _not_known(plan, "; counted as if none of its runs were another's"):
         print(f"* {line}")
-    print(f"own: runs not listed by an earlier experiment. time: {_basis(calibration, device, threads)}")
+    print(f"own: runs in its slices, no earlier experiment's. time: {_basis(calibration, device, threads)}")
     return EXIT_DONE
 
 

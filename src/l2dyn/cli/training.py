@@ -31,7 +31,9 @@ def add_to(commands: Commands) -> None:
     )
     train.add_argument("--experiment", required=True, help="a key of experiments: in the scale's file")
     train.add_argument("--slice", type=slice_of, default=(1, 1), metavar="I/N", help="slice I of N (default: 1/1)")
-    train.add_argument("--owned", action="store_true", help="leave out runs that an earlier experiment lists")
+    train.add_argument(
+        "--owned", action="store_true", help="the runs that the workflow trains in its slices, no others"
+    )
     train.add_argument("--output", type=Path, help="the bundle to write when all runs of the slice are there")
     train.add_argument("--threads", type=int, help="CPU threads (default: the scale's)")
     train.add_argument("--time-limit", type=duration, metavar="9m", help="stop with a checkpoint before this; exit 75")

@@ -21,8 +21,9 @@ class ScaleConfig(Spec):
     """One scale.
 
     about: what it is for, in words (`l2dyn plan` prints it). templates: a place for YAML anchors. train: whether the
-    workflow trains; false draws what is recorded. reuse: whether runs that ship with the project count. micro_batch:
-    samples that go through a net at once (0: what a GPU's memory takes), see l2dyn.training.micro_batches.
+    workflow trains; false draws what is recorded. reuse: whether runs that ship with the project count. train_together:
+    by experiment, those whose runs train in its slices instead of their own. micro_batch: samples that go through a net
+    at once (0: what a GPU's memory takes), see l2dyn.training.micro_batches.
     """
 
     about: str
@@ -32,6 +33,7 @@ class ScaleConfig(Spec):
     runtime_minutes: Count = 60
     train: bool = True
     reuse: bool = True
+    train_together: dict[Name, tuple[Name, ...]] = Field(default_factory=dict)
     micro_batch: NaturalNumber = 0
     data_dir: str | None = None
     experiments: dict[Name, ExperimentConfig]
@@ -50,6 +52,7 @@ class ScaleConfig(Spec):
         for name, experiment in self.experiments.items():
             if experiment.selected:
                 self._check_source(f"experiments.{name}.l2", experiment)
+        self._check_together()
         for curve in CURVES:
             for name in self.theory.curve(curve).needs if self.theory.curve(curve) else ():
                 self._check_drawable(f"theory.{curve}.experiment{'s' * (curve == 'constant')}", name)
@@ -61,6 +64,24 @@ class ScaleConfig(Spec):
     def selected(self) -> list[str]:
         """The experiments whose λ are l2 selections."""
         return [name for name, experiment in self.experiments.items() if experiment.selected]
+
+    def trainer(self, experiment: str) -> str:
+        """The experiment in whose slices this one's runs train: itself, unless train_together says otherwise."""
+        return next((name for name, others in self.train_together.items() if experiment in others), experiment)
+
+    def _check_together(self) -> None:
+        """Raise ValueError where train_together names what has no slices to share, or one experiment twice."""
+        seen = set()
+        for name, others in self.train_together.items():
+            for one in (name, *others):
+                where = f"train_together.{name}"
+                if one not in self.experiments:
+                    raise ValueError(f"{where}: no experiment {one!r} in this file")
+                if self.experiments[one].selected:
+                    raise ValueError(f"{where}: {one} has an l2 selection, whose runs train in slices of its own")
+                if one in seen:
+                    raise ValueError(f"{where}: {one} stands in train_together twice")
+                seen.add(one)
 
     def _check_drawable(self, where: str, name: str) -> None:
         """Raise ValueError where no theory curve can be drawn for an experiment."""

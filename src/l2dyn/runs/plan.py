@@ -39,7 +39,7 @@ class Point:
 class Task:
     """A run to be trained: to the longest horizon that is asked for, measured at every shorter one too.
 
-    grid: of the experiment that trains it. others: (grid, up to which step) of those that list it beside.
+    grid: of the experiment that lists it first. others: (grid, up to which step) of those that list it beside.
     """
 
     spec: RunSpec
@@ -114,7 +114,8 @@ class Plan:
     Raises:
         UserError: where an experiment's grid is empty (all its pairs beyond a cap that skips).
 
-    A run that several experiments list belongs to the first one, at the longest horizon that any of them asks for. An
+    A run that several experiments list belongs to the first one, or to whom the scale's train_together names for it, at
+    the longest horizon that any of them asks for. An
     experiment with an l2 selection trains all its runs in slices of its own, so that no measurement changes the slices
     of what is listed; what another one has trained, its jobs find.
     """
@@ -128,7 +129,7 @@ class Plan:
         self._owners: dict[str, str] = {}
         for experiment, points in listed.items():
             for point in points:
-                self._owners.setdefault(point.run_id, experiment)
+                self._owners.setdefault(point.run_id, scale.trainer(experiment))
         self._listed = _tasks(
             [(point, scale.experiments[e].evaluation) for e, points in listed.items() for point in points]
         )
@@ -146,7 +147,7 @@ class Plan:
     def tasks(self, experiment: str, owned_only: bool = False) -> list[Task]:
         """The experiment's runs as they are trained, in the order of its grid.
 
-        owned_only: leave out those that an earlier experiment trains.
+        owned_only: those in its slices: without what an earlier experiment trains, with what it trains for others.
 
         Raises:
             UserError: for an unknown experiment.
@@ -156,8 +157,9 @@ class Plan:
             raise UserError(f"--experiment {experiment}: not in config/{self.name}.yaml; known there: {known}")
         config, points = self.scale.experiments[experiment], self.experiments[experiment]
         if not config.selected:
-            ids = dict.fromkeys(point.run_id for point in points)
-            return [self._listed[i] for i in ids if not owned_only or self._owners[i] == experiment]
+            if owned_only:
+                return [task for run_id, task in self._listed.items() if self._owners[run_id] == experiment]
+            return [self._listed[i] for i in dict.fromkeys(point.run_id for point in points)]
         # its record will replace the listed run's in the cache, so it is measured at the listed run's budgets as well
         own = _tasks([(point, config.evaluation) for point in points])
         return [_merged(self._listed.get(run_id), task) for run_id, task in own.items()]

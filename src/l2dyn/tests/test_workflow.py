@@ -198,7 +198,7 @@ def test_without_training_there_are_recorded_runs_only(workplace):
         [f"{flow.out}/{name}/runs/recorded.parquet"] for name in ("first", "budget")
     ]
     assert [flow.arrays_of_curve(name) for name in ("modes", "kernel")] == [[], []]
-    assert Workflow(TINY).arrays_of_curve("kernel") == [Workflow(TINY).arrays_of_experiment("first")]
+    assert Workflow(TINY).arrays_of_curve("kernel") == Workflow(TINY).arrays_of_experiment("first")
 
 
 @pytest.mark.parametrize("train", [True, False])
