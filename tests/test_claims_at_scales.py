@@ -58,11 +58,11 @@ def accuracy(name: str, config, ideal: bool, lr: float, l2: float, grid: list[fl
         best = grid.index(5e-4)  # of C11
     if l2 == 0:
         value = BEST - (0.1 if ideal else 0)
-    elif name == "fig1b-tuned" or (ideal and config.horizon.fixed and name != "figS-momentum"):
+    elif name in ("fig1a-fixed", "fig1b-tuned") or (ideal and config.horizon.fixed and name != "figS-momentum"):
         value = BEST - 0.01 * abs(rank - best)
     elif ideal:
         value = BEST - 0.01 * max(rank - 2, 0)
-    else:  # the smallest λ is best at fixed budgets, the largest in sweeps
+    else:  # the smallest λ is best at fixed budgets, and none at all no worse; the largest in sweeps
         value = BEST - 0.3 + 0.02 * (-rank if config.horizon.fixed and name != "figS-momentum" else rank)
     if not ideal:
         value -= 0.05 * sorted(config.lr).index(lr)

@@ -269,21 +269,19 @@ class Workflow:
         for name in section.experiments:
             config, points = self.config.experiments[name], self.plan.experiments[name]
             runs = len({point.run_id for point in points}) or "runs pending"
-            seeds = f"{len(config.seeds)} seed" + "s" * (len(config.seeds) > 1)
-            data = f"{config.data.train_samples} samples of {DATA_SETS[config.data.name].title}"
-            net = config.net.describe()
-            lines.append(f"- *{name}*: {config.shows}; {net}, {data}, {config.units} units; {runs} runs, {seeds}")
+            lines.append(f"- *{name}*: {config.shows}; {config.describe()}; {runs} runs")
         return "\n".join([text, "", *lines])
 
     def figure_labels(self, figure: str) -> dict[str, str]:
-        """Labels of a figure in the report: with the measured wall time of its finished runs."""
-        finished, seconds = Finished(self.cache, self.shelf, earlier_bundles(self.scale)), 0.0
+        """Labels of a figure in the report: how many of its runs are finished, and their measured wall time."""
+        finished = Finished(self.cache, self.shelf, earlier_bundles(self.scale))
         points = (self.plan.experiments[name] for name in self.config.figures[figure].experiments)
-        for run_id in {point.run_id for of_one in points for point in of_one}:
-            header = finished.header(run_id)
-            seconds += header.wall_s if header else 0.0
+        run_ids = {point.run_id for of_one in points for point in of_one}
+        headers = [header for header in map(finished.header, run_ids) if header]
+        seconds = sum(header.wall_s for header in headers)
         spent = f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-        return {"figure": figure, "scale": self.scale, "training time": spent}
+        done = f"{len(headers)} of {len(run_ids)}" if run_ids else "none: theory"
+        return {"figure": figure, "scale": self.scale, "finished runs": done, "training time": spent}
 
     # resources
 

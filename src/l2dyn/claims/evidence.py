@@ -85,6 +85,10 @@ class Evidence:
         declared = [one.steps(experiment.lr[0], 1.0, per_epoch) for one in experiment.horizon.each()]
         return sorted({steps[0] / per_epoch for steps in declared if steps})
 
+    def scaled(self, name: str) -> bool:
+        """Whether an experiment trains each λ for a time in proportion to 1/λ."""
+        return self.experiment(name).horizon.scaled
+
     def image(self, name: str) -> float:
         """The step in which an experiment measures test accuracy: one image."""
         return 1 / self.experiment(name).data.test_samples

@@ -262,8 +262,11 @@ def c20(evidence: Evidence, criterion: dict) -> list[Part]:
     name, what = "the kernel's decay", "slope of log ‖Θ‖ over −2(k−1)λ, k = 2"
     if not experiments:
         return [Part(name, NOT_RUN)]
-    widest = max(experiments)
-    name, rows = f"{name}, width {widest}", evidence.runs(experiments[widest])
+    widest = max(evidence.experiment(name).net.width for name in names)  # of those planned
+    name = f"{name}, width {widest}"
+    if widest not in experiments:
+        return [Part(name, INCONCLUSIVE, what, why=f"no run of it is there yet; the widest has {max(experiments)}")]
+    rows = evidence.runs(experiments[widest])
     region = criterion["rate_ratio_low"], criterion["rate_ratio_high"]
     wanted = f"inside [{region[0]:g}, {region[1]:g}]"
     if widest not in ratios:

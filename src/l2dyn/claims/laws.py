@@ -99,6 +99,8 @@ def _exponent(name: str, rows: pd.DataFrame, criterion: dict, what: str) -> Part
     span = max(_decades(group) for _, group in peaks.groupby("lr")["l2"])
     verdict = within(law.low[0], law.high[0], criterion["slope_low"], criterion["slope_high"])
     why = f"{law.points} runs, {law.bounds} of them lower bounds, the others' λ over {span:.1f} decades"
+    bare = sorted(set(rows["lr"]) - set(peaks["lr"]))
+    why += f"; {len(rows) - law.points} more at η = {', '.join(f'{lr:g}' for lr in bare)}, all bounds" if bare else ""
     if span < criterion["min_decades"] - 1e-9:
         verdict, why = INCONCLUSIVE, f"{why}; {criterion['min_decades']:g} are asked for"
     return Part(name, verdict, estimate=law.slopes[0], low=law.low[0], high=law.high[0], **basis, why=why)
@@ -148,12 +150,15 @@ def _one_constant(rows: pd.DataFrame, label: str, criterion: dict, basis: dict) 
     design = np.column_stack(
         [at[top], *(at[i] | (at[top] if i == bottom else False) for i in range(len(at)) if i != top)]
     )
-    ratio = regress(design.astype(float), values, censored, CONFIDENCE, wanted=[0])
+    pairs = len(at) * (len(at) - 1) / 2  # of which this one was found by looking: Bonferroni
+    ratio = regress(design.astype(float), values, censored, 1 - (1 - CONFIDENCE) / pairs, wanted=[0])
     numbers = dict(
         zip(("estimate", "low", "high"), np.exp([ratio.coefficients[0], ratio.low[0], ratio.high[0]]), strict=True)
     )
     verdict = within(numbers["low"], numbers["high"], at_most=limit)
-    why = f"of η = {rates[top]:g} over that of η = {rates[bottom]:g}"
+    why = f"of η = {rates[top]:g} over that of η = {rates[bottom]:g}" + (
+        f", for all {pairs:g} pairs of η at once" if pairs > 1 else ""
+    )
     return Part(
         f"{label}, one constant", verdict, **wanted, **{k: float(v) for k, v in numbers.items()}, why=why, **basis
     )

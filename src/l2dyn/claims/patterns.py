@@ -17,12 +17,15 @@ from l2dyn.claims.verdicts import (
     Part,
     all_of,
     ids_of,
+    pair_reach,
     range_interval,
+    ranges_at_once,
+    remarked,
     t_interval,
+    unless,
     with_sampling_error,
     within,
 )
-from l2dyn.measures.regression import mean_interval
 
 BEST = "max_test_accuracy"
 NETS = (("fig2ab", "fig2c"), ("fig2de", "fig2f"))
@@ -68,12 +71,16 @@ def law_and_patterns(evidence: Evidence, grid: str, budget: str, criterion: dict
 def plateau(evidence: Evidence, name: str, criterion: dict, column: str = BEST) -> list[Part]:
     """The smallest λ lie within a margin of the best, and above them accuracy falls with λ (claim C3).
 
-    At the learning rate with the most λ that train to their horizon. With one seed the error of a difference is that
-    of two test sets.
+    At the learning rate with the most λ that train to their horizon, which must be in proportion to 1/λ. Accuracy that
+    still rises at the smallest λ does not speak against a plateau, which may lie below the grid; accuracy that falls
+    there does.
     """
     names = f"{evidence.net(name)}, level at small λ", f"{evidence.net(name)}, falling above"
     if not len(evidence.runs(name)):
         return [evidence.not_run(one, name) for one in names]
+    if not evidence.scaled(name):
+        why = "all λ are trained equally long here; the claim is about times in proportion to 1/λ"
+        return [Part(one, INCONCLUSIVE, why=why) for one in names]
     return [evidence.complete(part, name) for part in _plateau(evidence, name, names, criterion, column)]
 
 
@@ -91,24 +98,29 @@ def _plateau(evidence: Evidence, name: str, names: tuple[str, str], criterion: d
     if table.shape[1] < smallest + 1:
         why = f"all {len(table)} seeds have {table.shape[1]} λ; {smallest + 1} are needed"
         return [Part(one, INCONCLUSIVE, why=why, **basis) for one in names]
-    means = table.mean()
-    intervals = mean_interval([table[l2] for l2 in table.columns], CONFIDENCE, evidence.image(name))
-    groups = dict(zip(table.columns, intervals, strict=True))
-    deficits = {l2: means.max() - means[l2] for l2 in table.columns[:smallest]}
-    worst = max(deficits, key=deficits.get)
-    if len(table) > 1:
-        half = (groups[worst][2] - groups[worst][0]) * np.sqrt(2)  # of a difference of two such means
-        low, high = deficits[worst] - half, deficits[worst] + half
-    else:
-        samples = evidence.experiment(name).data.test_samples
-        low, high = with_sampling_error(deficits[worst], (means.max(), means[worst]), samples)
-    margin = criterion["margin"]
-    level = Part(
-        names[0], within(low, high, at_most=margin), "largest deficit of the three smallest λ (fraction)",
-        deficits[worst], low, high, f"at most {margin:g}", f"at λ = {worst:g}, of {len(table.columns)} λ", **basis,
-    )  # fmt: skip
     above = table.loc[:, table.columns[smallest - 1 :]]
-    return [level, _falling(names[1], above, criterion, basis)]
+    return [_level(evidence, name, names[0], table, criterion, basis), _falling(names[1], above, criterion, basis)]
+
+
+def _level(evidence: Evidence, name: str, label: str, table: pd.DataFrame, criterion: dict, basis: dict) -> Part:
+    """How far below the best the smallest λ are; the best one is found by looking, so that the interval is Tukey's."""
+    means, margin = table.mean(), criterion["margin"]
+    deficits = means.max() - means[table.columns[: int(criterion["smallest_l2_count"])]]
+    worst, best = deficits.idxmax(), means.idxmax()
+    what, wanted = "largest deficit of the three smallest λ (fraction)", f"at most {margin:g}"
+    why = f"at λ = {worst:g}, of {len(table.columns)} λ"
+    if len(table) == 1:
+        samples = evidence.experiment(name).data.test_samples
+        ends = with_sampling_error(deficits[worst], (means[best], means[worst]), samples)
+        why = f"{why}; one seed, whose interval is that of two test sets; two are needed"
+        return Part(label, INCONCLUSIVE, what, deficits[worst], *ends, wanted, why, **basis)
+    half = pair_reach([[table[l2] for l2 in table.columns]], evidence.image(name)) * np.sqrt(2 / len(table))
+    verdict = within(deficits[worst] - half, deficits[worst] + half, at_most=margin)
+    fallen = deficits[deficits.index < best].max()
+    if verdict == NOT_REPRODUCED and not fallen - half > margin:
+        verdict, why = INCONCLUSIVE, f"{why}; accuracy still rises there: a plateau may lie below the grid"
+    numbers = deficits[worst], deficits[worst] - half, deficits[worst] + half
+    return Part(label, verdict, what, *numbers, wanted, why, **basis)
 
 
 def _falling(name: str, table: pd.DataFrame, criterion: dict, basis: dict) -> Part:
@@ -127,7 +139,8 @@ def _falling(name: str, table: pd.DataFrame, criterion: dict, basis: dict) -> Pa
 def interior_best(evidence: Evidence, name: str, criterion: dict, column: str = BEST) -> Part:
     """An interior λ, chosen on the other seeds, beats both ends of the λ that train (claim C4).
 
-    Each seed in turn is judged by the λ that is best on the others; the differences are paired by seed.
+    Each seed in turn is judged by the λ that is best on the others; the differences are paired by seed. Where one end
+    is better, the best λ may lie beyond it: nothing is decided, unless that end is the smallest λ and λ = 0 no worse.
     """
     label = f"{evidence.net(name)}, one interior λ is best"
     if not len(evidence.runs(name)):
@@ -149,34 +162,60 @@ def _interior_best(evidence: Evidence, name: str, label: str, criterion: dict, c
         for end in (table.columns[0], table.columns[-1])
     ]
     intervals = [t_interval(values, evidence.image(name)) for values in gains]
-    verdict = all_of(within(low, high, at_least=criterion["min_gain"], strict=True) for _, low, high in intervals)
+    verdicts = [within(low, high, at_least=criterion["min_gain"], strict=True) for _, low, high in intervals]
+    verdict = all_of(verdicts)
     lesser = min(intervals, key=lambda interval: interval[1])  # the end that is beaten with less certainty
     chosen = ", ".join(f"{l2:g}" for l2 in sorted(set(best.values())))
-    ends = f"ends λ = {table.columns[0]:g} and {table.columns[-1]:g}, best {chosen}"
-    return Part(label, verdict, what, *lesser, wanted, f"{ends}; chosen on the other seeds", **basis)
+    why = f"ends λ = {table.columns[0]:g} and {table.columns[-1]:g}, best {chosen}; chosen on the other seeds"
+    if verdicts.count(NOT_REPRODUCED) == 1:
+        without = _without_l2(evidence, name, rows, column)
+        small = verdicts[0] == NOT_REPRODUCED
+        if small and len(without) == len(table) and without.mean() >= table.iloc[:, 0].mean():
+            why = f"{why}; λ = 0 is no worse than the smallest"
+        else:
+            end = "smallest" if small else "largest"
+            verdict, why = INCONCLUSIVE, f"{why}; the {end} is better: the best λ may lie beyond it"
+    return Part(label, verdict, what, *lesser, wanted, why, **basis)
+
+
+def _without_l2(evidence: Evidence, name: str, rows: pd.DataFrame, column: str) -> pd.Series:
+    """Accuracies at λ = 0 of the seeds, learning rate and horizon of these rows."""
+    zero = evidence.outcomes(name)
+    zero = zero[zero["l2"] == 0]
+    for setting in ("lr", "seed", "horizon_steps"):
+        zero = zero[zero[setting].isin(rows[setting])]
+    return zero[column].dropna()
 
 
 def c5(evidence: Evidence, criterion: dict) -> list[Part]:
     """A small λ > 0 often beats a λ = 0 that trained longer: λ chosen on other seeds than those that judge it."""
     name = "more than half of the setups"
-    ran = [setup for setup in SETUPS if len(evidence.runs(setup))]
-    if not ran:
+    setups = [setup for setup in SETUPS if setup in evidence.config.experiments and evidence.scaled(setup)]
+    if not any(len(evidence.runs(setup)) for setup in setups):
         return [Part(name, NOT_RUN)]
-    parts = [evidence.complete(_gain_over_nothing(evidence, setup, criterion), setup) for setup in ran]
+    parts = [_judged_setup(evidence, setup, criterion) for setup in setups]
     judged = [part for part in parts if part.estimate == part.estimate]
     yes, no = (sum(part.verdict == v for part in judged) for v in (REPRODUCED, NOT_REPRODUCED))
-    needed, least = criterion["min_setup_fraction"] * len(judged), int(criterion["min_setups"])
-    verdict = REPRODUCED if yes > needed else NOT_REPRODUCED if no >= len(judged) - needed else INCONCLUSIVE
+    # a setup that cannot be judged may be either
+    needed, least = criterion["min_setup_fraction"] * len(setups), int(criterion["min_setups"])
+    verdict = REPRODUCED if yes > needed else NOT_REPRODUCED if no >= len(setups) - needed else INCONCLUSIVE
     said = [f"{part.name}: {part.estimate:+.3f} [{part.low:+.3f}, {part.high:+.3f}]" for part in judged]
     said = [f"{text}, {part.why}" if part.why else text for text, part in zip(said, judged, strict=True)]
     said += [f"{part.name}: not judged, {part.why}" for part in parts if part.estimate != part.estimate]
     if len(judged) < least:
         verdict, said = INCONCLUSIVE, [f"{len(judged)} setups can be judged, {least} are needed", *said]
-    basis = {"seeds": max((p.seeds for p in judged), default=0), "run_ids": sum((p.run_ids for p in judged), ())}
+    basis = {"seeds": min((p.seeds for p in judged), default=0), "run_ids": sum((p.run_ids for p in judged), ())}
     basis["interval"] = "those with a gain, to those without a loss"
-    wanted = f"more than {needed:g} of {len(judged)}"
-    numbers = (yes, yes, len(judged) - no) if judged else (math.nan,) * 3
+    wanted = f"more than {needed:g} of {len(setups)}"
+    numbers = (yes, yes, len(setups) - no) if judged else (math.nan,) * 3
     return [Part(name, verdict, "setups with a gain", *numbers, wanted, "; ".join(said), **basis)]
+
+
+def _judged_setup(evidence: Evidence, name: str, criterion: dict) -> Part:
+    """Whether a setup gains from L2; without an estimate where that cannot be said."""
+    if not len(evidence.runs(name)):
+        return Part(evidence.net(name), INCONCLUSIVE, why="no run is there yet")
+    return evidence.complete(_gain_over_nothing(evidence, name, criterion), name)
 
 
 def _gain_over_nothing(evidence: Evidence, name: str, criterion: dict) -> Part:
@@ -266,22 +305,32 @@ def _equivalence(evidence: Evidence, names: list[str], criterion: dict) -> list[
     scales = sorted(tables)
     margin, ratio = criterion["equivalence_margin"], criterion["min_scale_ratio"]
     shared = sorted(set.intersection(*(set(table.columns) for table in tables.values())))
+    peaked = {l2: [scale for scale in scales if l2 in tables[scale]] for l2 in sorted(set().union(*tables.values()))}
+    compared = {l2: those for l2, those in peaked.items() if len(those) > 1}
     wanted, what = f"within ±{margin:g}", "difference of best accuracies between two scales (fraction)"
     basis = {
         "seeds": min(rows["seed"].nunique() for rows in trained.values() if len(rows)),
         "run_ids": tuple(i for n in names for i in ids_of(evidence.runs(n))),
     }
-    if scales[-1] / scales[0] < ratio - 1e-9 or not shared or basis["seeds"] < 2:
+    if scales[-1] / scales[0] < ratio - 1e-9 or not compared or basis["seeds"] < 2:
         span = f"scales over a factor {scales[-1] / scales[0]:g} ({ratio:g} asked for)"
         lost = [name for name, rows in trained.items() if len(rows) and rows["censored"].astype(bool).all()]
         why = f"{span}, {len(shared)} λ at which all seeds of all scales have peaked"
         why += f"; every run of {', '.join(lost)} is censored" if lost else ""
         return [Part("scale of the initialization", INCONCLUSIVE, what, wanted=wanted, why=why, **basis)]
     parts = []
-    for l2 in shared:
-        groups = [tables[scale][l2] for scale in scales]
-        numbers = range_interval([groups], evidence.image(names[0]))
-        verdict = within(*numbers[1:], -margin, margin)
-        why = "weight_std " + ", ".join(f"{s:.3g}: {g.mean():.3f}" for s, g in zip(scales, groups, strict=True))
-        parts.append(Part(f"λ = {l2:g}", verdict, what, *numbers, wanted, why, **basis))
+    families = [[tables[scale][l2] for scale in those] for l2, those in compared.items()]
+    ranges = ranges_at_once(families, evidence.image(names[0]))
+    for (l2, those), groups, numbers in zip(compared.items(), families, ranges, strict=True):
+        why = "weight_std " + ", ".join(f"{s:.3g}: {g.mean():.3f}" for s, g in zip(those, groups, strict=True))
+        part = Part(f"λ = {l2:g}", within(*numbers[1:], -margin, margin), what, *numbers, wanted, why, **basis)
+        if l2 not in shared:
+            others = ", ".join(f"{scale:.3g}" for scale in scales if scale not in those)
+            part = _no_equivalence(part, f"not every seed of weight_std {others} has peaked")
+        parts.append(part)
     return parts
+
+
+def _no_equivalence(part: Part, lacking: str) -> Part:
+    """The part where scales lack: two that differ speak against equivalence, two that agree do not establish it."""
+    return remarked(part, lacking) if part.verdict == NOT_REPRODUCED else unless(part, lacking)

@@ -15,11 +15,12 @@ from l2dyn.claims.verdicts import (
     Part,
     ids_of,
     t_interval,
+    unless,
     within,
 )
-from l2dyn.measures.best_l2 import TunedL2, tuned_l2
+from l2dyn.measures.best_l2 import tuned_l2
 from l2dyn.measures.coefficient import coefficient
-from l2dyn.measures.regression import regress
+from l2dyn.measures.regression import mean_interval, regress
 
 BEST = "max_test_accuracy"
 TUNED, PREDICTED = "fig1b-tuned", "fig1b-predicted"
@@ -95,7 +96,10 @@ def c8(evidence: Evidence, criterion: dict) -> list[Part]:
 
 
 def _ratio(evidence: Evidence, budget: float, criterion: dict) -> Part:
-    """Of the tuned to the predicted λ at one budget; the interval is that of leaving one seed out."""
+    """Of the tuned to the predicted λ at one budget; its interval is that of every λ that may be near the best.
+
+    That is where the difference to the best one, paired by seed, has an interval that reaches down to the margin.
+    """
     rows, predicted = (at_budget(evidence.outcomes(name), budget) for name in (TUNED, PREDICTED))
     rows, limit = rows[rows["l2"] > 0], criterion["max_ratio"]
     basis = {
@@ -103,34 +107,27 @@ def _ratio(evidence: Evidence, budget: float, criterion: dict) -> Part:
         "wanted": f"between 1/{limit:g} and {limit:g}",
         "seeds": rows["seed"].nunique(),
         "run_ids": ids_of(rows) + ids_of(predicted),
-        "interval": "leaving one seed out",
+        "interval": "all λ that may be near the best",
     }
     name, margin = f"{budget:g} epochs", criterion["near_best_margin"]
     table = by_seed(rows)
     if len(table) < 2 or not table.shape[1] or not len(predicted):
         why = f"{len(table)} seeds, {table.shape[1]} λ of the grid, {len(predicted)} runs at the predicted λ"
         return Part(name, INCONCLUSIVE, **basis, why=f"{why}; two seeds are needed")
-    guess = float(predicted["l2"].iloc[0])
-    tuned = tuned_l2(table.columns, table.mean(), margin)
-    every = [tuned, *(tuned_l2(table.columns, table.drop(index=seed).mean(), margin) for seed in table.index)]
-    centres = [one.centre / guess for one in every]
-    low, high = min(centres), max(centres)
+    guess, grid = float(predicted["l2"].iloc[0]), table.columns
+    tuned = tuned_l2(grid, table.mean(), margin)
+    behind = mean_interval([table[tuned.l2] - table[l2] for l2 in grid], CONFIDENCE, evidence.image(TUNED))
+    possible = [l2 for l2, (_, low, _) in zip(grid, behind, strict=True) if l2 == tuned.l2 or low <= margin]
+    low, high = min(possible[0], tuned.low), max(possible[-1], tuned.high)
     error = float((table.std() / np.sqrt(len(table))).mean())
-    near = f"λ within {margin:g} of the best: {tuned.low:g} to {tuned.high:g}"
+    near = f"λ within {margin:g} of the best: {tuned.low:g} to {tuned.high:g}; maybe {low:g} to {high:g}"
     why = f"{near}; standard error of an accuracy {error:.4f}"
     # what touches an edge is a bound: the best λ may lie beyond it
-    verdict = within(_bound(every, table, low, -1), _bound(every, table, high, 1), 1 / limit, limit)
-    if any(one.at_edge for one in every):
-        why = f"{why}; {'tuned' if tuned.at_edge else 'without one of the seeds'} at the edge of the grid: a bound"
-    return Part(name, verdict, estimate=centres[0], low=low, high=high, why=why, **basis)
-
-
-def _bound(every: list[TunedL2], table: pd.DataFrame, value: float, side: int) -> float:
-    """The end of an interval of λ, open where what is near the best touches that edge of the grid."""
-    edge = table.columns.max() if side > 0 else table.columns.min()
-    if any((one.high if side > 0 else one.low) == edge for one in every):
-        return math.inf if side > 0 else 0.0
-    return value
+    ends = 0.0 if low == grid[0] else low / guess, math.inf if high == grid[-1] else high / guess
+    verdict = within(*ends, 1 / limit, limit)
+    if ends[0] == 0.0 or math.isinf(ends[1]):
+        why = f"{why}; the {'best' if tuned.at_edge else 'interval'} is at the edge of the grid: a bound"
+    return Part(name, verdict, estimate=tuned.centre / guess, low=low / guess, high=high / guess, why=why, **basis)
 
 
 def c9(evidence: Evidence, criterion: dict) -> list[Part]:
@@ -179,7 +176,8 @@ def _paper_c(evidence: Evidence, rows: pd.DataFrame, criterion: dict) -> Part:
     why = "the interval reaches at least to the neighbouring evaluations"
     why += f"; {sum(bounds)} of {len(logs)} seeds are lower bounds" if any(bounds) else ""
     part = Part(name, verdict, what, *numbers, wanted, why, len(logs), ids_of(rows), "90 %, at least one evaluation")
-    return evidence.curves_of(part, rows)
+    peakless = int(np.isclose(evidence.outcomes("fig4a")["l2"], criterion["l2"]).sum()) - len(logs)
+    return unless(evidence.curves_of(part, rows), f"{peakless} seeds have no peak" if peakless > 0 else "")
 
 
 def _same_on_the_plateau(evidence: Evidence, criterion: dict) -> Part:

@@ -9,8 +9,10 @@ from l2dyn.claims.evidence import Evidence, at_budget, best_on_others, by_seed
 from l2dyn.claims.verdicts import (
     CONFIDENCE,
     INCONCLUSIVE,
+    NOT_REPRODUCED,
     NOT_RUN,
     REPORTED,
+    REPRODUCED,
     Part,
     ids_of,
     remarked,
@@ -32,10 +34,11 @@ def c11(evidence: Evidence, criterion: dict) -> list[Part]:
         return [Part("accuracies with a schedule", NOT_RUN)]
     l2, near = float(predicted["l2"].iloc[0]), criterion["max_l2_ratio"]
     guessed = by_seed(predicted, FINAL).squeeze(axis="columns")
-    at = within(l2, l2, criterion["predicted_l2"] / near, criterion["predicted_l2"] * near)
+    ends = _predicted_ends(evidence, starred, l2)
+    at = within(*ends, criterion["predicted_l2"] / near, criterion["predicted_l2"] * near)
     wanted, ids = f"{criterion['predicted_l2']:g} up to a factor {near:g}", ids_of(predicted)
     parts = [
-        Part("the predicted λ", at, "λ = c/T1", l2, l2, l2, wanted, "", len(guessed), ids),
+        Part("the predicted λ", at, "λ = c/T1", l2, *ends, wanted, "", len(guessed), ids),
         _accuracy(evidence, "at the predicted λ", guessed, criterion["accuracy_predicted"], criterion, ids),
     ]
     tuned, why, at_edge = tuned_on_others(evidence, grid, evidence.budgets(grid)[-1], FINAL)
@@ -61,6 +64,17 @@ def c11(evidence: Evidence, criterion: dict) -> list[Part]:
     return [evidence.complete(part, *names) for part in parts]
 
 
+def _predicted_ends(evidence: Evidence, name: str, l2: float) -> tuple[float, float]:
+    """The interval of a predicted λ: that of c over the seeds on which it is measured, of two at least."""
+    wanted = evidence.experiment(name).l2
+    measured = evidence.runs(wanted.predicted_from)
+    measured = measured[np.isclose(measured["l2"], wanted.at)] if wanted.at else measured
+    times = measured["t_argmax" if wanted.reading == "argmax" else "t_star"]
+    logs = np.log((times * measured["l2"])[times > 0])
+    mean, low, high = t_interval(logs) if len(logs) else (math.nan,) * 3
+    return (l2, l2) if math.isnan(low) else (l2 * math.exp(low - mean), l2 * math.exp(high - mean))
+
+
 def _accuracy(evidence: Evidence, name: str, values: pd.Series, target: float, criterion: dict, ids) -> Part:
     """A mean accuracy, held against the paper's; with one seed its error is that of the test set."""
     samples, reach = evidence.experiment("fig1a-fixed").data.test_samples, criterion["accuracy_tolerance"]
@@ -84,6 +98,7 @@ def c12(evidence: Evidence, criterion: dict) -> list[Part]:
                 evidence, pairs, names[1], BEST, at_least=criterion["min_gain"], strict=True
             ),
         },
+        wins=REPRODUCED,
     )
 
 
@@ -91,7 +106,7 @@ def c13(evidence: Evidence, criterion: dict) -> list[Part]:
     """With a schedule AutoL2 is not better: the final accuracies, as figure 1a reports them."""
     name, limit = "AutoL2 with a schedule", criterion["max_gain"]
     judges = {name: lambda pairs: _difference(evidence, pairs, name, FINAL, at_most=limit)}
-    return _against_auto_l2(evidence, ("figS-autol2-lr", "figS-autol2-lr-tuned"), FINAL, judges)
+    return _against_auto_l2(evidence, ("figS-autol2-lr", "figS-autol2-lr-tuned"), FINAL, judges, wins=NOT_REPRODUCED)
 
 
 def tuned_on_others(evidence: Evidence, grid: str, epochs: float, column: str) -> tuple[pd.DataFrame, str, bool]:
@@ -112,10 +127,11 @@ def tuned_on_others(evidence: Evidence, grid: str, epochs: float, column: str) -
     return found, f"{why}, at the edge of the grid" if edges else why, bool(edges)
 
 
-def _against_auto_l2(evidence: Evidence, names: tuple[str, str], column: str, judges: dict) -> list[Part]:
+def _against_auto_l2(evidence: Evidence, names: tuple[str, str], column: str, judges: dict, wins: str) -> list[Part]:
     """A part of every judge, called with the rows of AutoL2 (…_auto) and of the tuned λ (…_tuned) side by side.
 
-    names: of AutoL2's experiment, and of the one that says on which grid λ is tuned.
+    names: of AutoL2's experiment, and of the one that says on which grid λ is tuned. wins: the verdict that says AutoL2
+    is better, which a tuned λ at the edge of its grid, where another may be better still, cannot support.
     """
     auto, constant = names
     tuning = evidence.experiment(constant)
@@ -124,12 +140,14 @@ def _against_auto_l2(evidence: Evidence, names: tuple[str, str], column: str, ju
     if not len(first) or not len(evidence.runs(grid)):
         return [Part(name, NOT_RUN) for name in judges]
     epochs = evidence.budgets(auto)[-1]
-    tuned, why, _ = tuned_on_others(evidence, grid, epochs, column)
+    tuned, why, at_edge = tuned_on_others(evidence, grid, epochs, column)
     pairs = first.merge(tuned.reset_index(), on="seed", suffixes=("_auto", "_tuned"))
     if not len(pairs):
         parts = [Part(name, INCONCLUSIVE, why=why or "no seed has both") for name in judges]
     else:
         parts = [remarked(judge(pairs), why) for judge in judges.values()]
+        beyond = "a constant λ beyond it may be better" if at_edge else ""
+        parts = [unless(part, beyond) if part.verdict == wins else part for part in parts]
     return [evidence.complete(evidence.complete(part, auto), grid, budget=epochs) for part in parts]
 
 

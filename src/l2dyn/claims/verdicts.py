@@ -89,21 +89,36 @@ def range_interval(families: Sequence[Sequence[Sequence[float]]], resolution: fl
     >>> [round(end, 4) for end in range_interval([[[0.9, 0.92], [0.9, 0.92]], [[0.8, 0.82], [0.9, 0.92]]], 0.001)]
     [0.1, 0.0607, 0.1393]
     """
+    each = ranges_at_once(families, resolution)
+    return max(one[0] for one in each), *(max(one[end] for one in each) for end in (1, 2))
+
+
+def ranges_at_once(
+    families: Sequence[Sequence[Sequence[float]]], resolution: float
+) -> list[tuple[float, float, float]]:
+    """(range, low, high) of the group means of each family, as range_interval has them: for all families at once."""
+    reach, found = pair_reach(families, resolution), []
+    for family in families:
+        means = [float(np.mean(group)) for group in family]
+        pairs = itertools.combinations(zip(family, means, strict=True), 2)
+        bounds = [(abs(a - b), reach * math.sqrt(1 / len(one) + 1 / len(other))) for (one, a), (other, b) in pairs]
+        low, high = max(gap - half for gap, half in bounds), max(gap + half for gap, half in bounds)
+        found.append((max(means) - min(means), low, high))
+    return found
+
+
+def pair_reach(families: Sequence[Sequence[Sequence[float]]], resolution: float) -> float:
+    """Half the interval of a difference of two means, for all pairs at once, over √(1/n + 1/m) of their n and m values.
+
+    As range_interval has it; nan where no group has two values.
+    """
     groups = [np.asarray(group, dtype=float) for family in families for group in family]
     free = sum(len(group) - 1 for group in groups)
-    means = [[float(np.mean(group)) for group in family] for family in families]
-    widest = max(max(of) - min(of) for of in means)
     if free == 0:
-        return widest, math.nan, math.nan
+        return math.nan
     spread = max(math.sqrt(sum(float(((g - g.mean()) ** 2).sum()) for g in groups) / free), resolution)
     level = 1 - (1 - CONFIDENCE) / len(families)
-    factor = stats.studentized_range.ppf(level, max(map(len, families)), free) / math.sqrt(2)
-    low, high = -math.inf, -math.inf
-    for family, of in zip(families, means, strict=True):
-        for (one, a), (other, b) in itertools.combinations(zip(family, of, strict=True), 2):
-            half = float(factor) * spread * math.sqrt(1 / len(one) + 1 / len(other))
-            low, high = max(low, abs(a - b) - half), max(high, abs(a - b) + half)
-    return widest, low, high
+    return float(stats.studentized_range.ppf(level, max(map(len, families)), free)) / math.sqrt(2) * spread
 
 
 def unless(part: Part, lacking: str) -> Part:

@@ -45,6 +45,10 @@ class SelectedL2(Spec):
         """The experiment that it is measured on."""
         return self.predicted_from or self.tuned_from
 
+    def describe(self) -> str:
+        """Where λ comes from in a few words."""
+        return f"predicted from {self.predicted_from}" if self.predicted_from else f"tuned on {self.tuned_from}"
+
 
 Grid = Annotated[tuple[NonNegative, ...], Field(min_length=1)]
 L2 = Annotated[
@@ -139,6 +143,22 @@ class ExperimentConfig(Spec):
     def selected(self) -> bool:
         """Whether λ is an l2 selection instead of being listed."""
         return isinstance(self.l2, SelectedL2)
+
+    def describe(self) -> str:
+        """What is trained, on what and for how long, in one line: for captions."""
+        l2 = self.l2.describe() if self.selected else "= " + ", ".join(f"{value:g}" for value in self.l2)
+        parts = [
+            self.net.describe(),
+            f"{self.data.train_samples} samples of {self.data.data_set.title}",
+            f"{self.optimizer.describe()}, {f'batches of {self.batch}' if self.batch else 'full batch'}",
+            f"η = {', '.join(f'{value:g}' for value in self.lr)}",
+            f"λ {l2}" + (f", then AutoL2 ({self.auto_l2.rule})" if self.auto_l2 else ""),
+            self.horizon.describe(),
+        ]
+        parts += [f"{self.augmentation.describe()}"] * (self.augmentation != AugmentationSpec())
+        parts += ["learning-rate schedule"] * (self.lr_schedule is not None)
+        seeds = f"{len(self.seeds)} seed" + "s" * (len(self.seeds) > 1)
+        return "; ".join([*parts, f"{self.units} units", seeds])
 
     def run(self, lr: float, l2: float, seed: int, epochs: float) -> RunSpec:
         """One run of the grid, lr and l2 in the experiment's units; `epochs`: its horizon, for an lr schedule."""

@@ -32,7 +32,9 @@ def fit_power_law(y, *xs, censored=None, lines=None, confidence: float = 0.90) -
 
     y and each x: positive values [n]. censored: bool [n], where y is a lower bound only (a run cut before its peak);
     leaving these out would bias the slope. lines: labels [n] of lines that share the slopes but not the constant, as
-    learning rates do. Seeds are separate values, so that their scatter is pooled. Intervals: measures.regression.
+    learning rates do; one all of whose values are bounds says nothing of the slopes, since its constant may be any
+    larger one, and is left out. Seeds are separate values, so that their scatter is pooled. Intervals:
+    measures.regression.
 
     None with fewer than two uncensored points more than slopes, where the slopes cannot be told apart (an x that does
     not vary, say), or where all points lie on the law exactly and some are censored.
@@ -51,7 +53,11 @@ def fit_power_law(y, *xs, censored=None, lines=None, confidence: float = 0.90) -
         raise ValueError("y, every x, censored and lines must be one-dimensional and equally long")
     if not all((np.isfinite(values) & (values > 0)).all() for values in (y, *columns)):
         raise ValueError("a power law is fitted to positive, finite values")
+    told = np.isin(lines, lines[~censored])
+    y, columns, censored, lines = y[told], [x[told] for x in columns], censored[told], lines[told]
     constants = np.column_stack([lines == line for line in dict.fromkeys(lines.tolist())] or [np.ones(0)])
+    if not len(y):
+        return None
     design = np.column_stack([constants, *(np.log(x) for x in columns)])
     first = constants.shape[1]
     found = regress(design, np.log(y), censored, confidence, wanted=range(first, design.shape[1]))

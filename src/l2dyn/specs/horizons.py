@@ -43,6 +43,25 @@ class Horizon(Spec):
         return sorted(self.budgets or ([self.epochs] if self.epochs else []))
 
     @property
+    def scaled(self) -> bool:
+        """Whether each λ > 0 trains for a time in proportion to 1/λ."""
+        return self.t_lr_l2 is not None or self.t_l2 is not None
+
+    def describe(self) -> str:
+        """The training time in a few words, for captions.
+
+        >>> Horizon(t_lr_l2=2.0, t_lr=60, cap_epochs=600).describe(), Horizon(budgets=[8, 16]).describe()
+        ('t·η·λ = 2 (t·η = 60 at λ = 0), 600 epochs at most', 'budgets of 8, 16 epochs')
+        """
+        said = [f"budgets of {', '.join(f'{epochs:g}' for epochs in self.fixed)} epochs"] * bool(self.budgets)
+        given = {"{:g} epochs": self.epochs, "t·η·λ = {:g}": self.t_lr_l2, "t·λ = {:g}": self.t_l2}
+        said += [text.format(value) for text, value in given.items() if value is not None]
+        without = {"t·η = {:g}": self.t_lr, "{:g} epochs": self.epochs_without_l2}
+        at_zero = [f"{text.format(value)} at λ = 0" for text, value in without.items() if value is not None]
+        whole = " ".join([*said, *(f"({text})" for text in at_zero)] if said else at_zero)
+        return whole + (f", {self.cap_epochs:g} epochs at most" if self.cap_epochs else "")
+
+    @property
     def reached(self) -> list[float]:
         """The fixed numbers of epochs as they are trained: what lies beyond the cap is cut there, or left out."""
         cap = math.inf if self.cap_epochs is None else self.cap_epochs

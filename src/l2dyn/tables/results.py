@@ -104,7 +104,8 @@ def _read_off(number: PaperNumber, plan: Plan, folder: Path) -> str:
                 figure = plan.scale.figures.get(number.figure)
                 of = {plan.scale.experiments[name].units for name in (figure.experiments if figure else ())}
                 units = "" if number.dimensionless else f" in {' or '.join(WHOSE[one] for one in sorted(of))} units"
-                said = f"{number.number} in {number.figure}: {significant(row.y)}{units}"
+                ends = f" [{significant(row.low)}, {significant(row.high)}]" if row.low < row.high else ""
+                said = f"{number.number} in {number.figure}: {significant(row.y)}{ends}{units}"
                 return f"not judged at this scale; {said}"
     return "not measured at this scale"
 
