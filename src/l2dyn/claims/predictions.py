@@ -18,9 +18,9 @@ from l2dyn.claims.verdicts import (
     unless,
     within,
 )
-from l2dyn.measures.best_l2 import tuned_l2
+from l2dyn.measures.best_l2 import may_be_best, tuned_l2
 from l2dyn.measures.coefficient import coefficient
-from l2dyn.measures.regression import mean_interval, regress
+from l2dyn.measures.regression import regress
 
 BEST = "max_test_accuracy"
 TUNED, PREDICTED = "fig1b-tuned", "fig1b-predicted"
@@ -116,9 +116,7 @@ def _ratio(evidence: Evidence, budget: float, criterion: dict) -> Part:
         return Part(name, INCONCLUSIVE, **basis, why=f"{why}; two seeds are needed")
     guess, grid = float(predicted["l2"].iloc[0]), table.columns
     tuned = tuned_l2(grid, table.mean(), margin)
-    behind = mean_interval([table[tuned.l2] - table[l2] for l2 in grid], CONFIDENCE, evidence.image(TUNED))
-    possible = [l2 for l2, (_, low, _) in zip(grid, behind, strict=True) if l2 == tuned.l2 or low <= margin]
-    low, high = min(possible[0], tuned.low), max(possible[-1], tuned.high)
+    low, high = may_be_best(grid, table, margin, evidence.image(TUNED), CONFIDENCE)
     error = float((table.std() / np.sqrt(len(table))).mean())
     near = f"λ within {margin:g} of the best: {tuned.low:g} to {tuned.high:g}; maybe {low:g} to {high:g}"
     why = f"{near}; standard error of an accuracy {error:.4f}"

@@ -11,6 +11,7 @@ import numpy as np
 from l2dyn.arguments import array, below_one, positive, small
 from l2dyn.measures.coefficient import Coefficient
 from l2dyn.measures.peaks import ROUNDING, fractions
+from l2dyn.measures.regression import mean_interval
 
 NEAR_BEST = 0.001  # 0.1 %, figure 4's caption
 
@@ -197,3 +198,35 @@ def tuned_l2(l2, accuracy, within: float = NEAR_BEST) -> TunedL2 | None:
         centre=math.sqrt(low) * math.sqrt(high),
         at_edge=bool(low == grid[0] or high == grid[-1]),
     )
+
+
+def may_be_best(l2, accuracy, within: float = NEAR_BEST, resolution: float = 0.0, confidence: float = 0.90):
+    """Between which λ of a grid those lie that may be as near the best as tuned_l2's: its interval over seeds.
+
+    Those whose loss against the best, paired by seed, has an interval (one variance for all λ) that reaches down to
+    `within`. Where that is an end of the grid, it is a bound.
+
+    Args:
+        l2: λ > 0 [n], different ones.
+        accuracy: fractions [seeds, n], of the same seeds at each λ.
+        within: as tuned_l2 has it.
+        resolution: the least standard deviation of a difference, such as one test image.
+        confidence: of the two-sided intervals.
+
+    Returns:
+        (low, high), the whole grid where there are fewer than two seeds.
+
+    >>> may_be_best([0.01, 0.02, 0.04], [[0.90, 0.95, 0.94], [0.91, 0.95, 0.95], [0.90, 0.96, 0.95]])
+    (0.02, 0.04)
+    """
+    l2, accuracy = array("l2", l2), array("accuracy", accuracy)
+    if l2.ndim != 1 or accuracy.shape[1:] != l2.shape:
+        raise ValueError(f"accuracy must be [seeds, {l2.size}], got {accuracy.shape}")
+    if len(accuracy) < 2:
+        return float(l2.min()), float(l2.max())
+    means = accuracy.mean(axis=0)
+    tuned = tuned_l2(l2, means, within)
+    lost = accuracy[:, [int(means.argmax())]] - accuracy
+    lows = [low for _, low, _ in mean_interval(list(lost.T), confidence, resolution)]
+    possible = [*l2[np.array(lows) <= within], tuned.low, tuned.high]
+    return float(min(possible)), float(max(possible))

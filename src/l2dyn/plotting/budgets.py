@@ -2,17 +2,18 @@
 
 import pandas as pd
 
-from l2dyn.measures.best_l2 import tuned_l2
+from l2dyn.measures.best_l2 import may_be_best, tuned_l2
 
 COLUMNS = ["l2", "l2_torch", "accuracy", "low", "high", "seeds", "run_ids"]
+MAYBE = ("l2_maybe_low", "l2_maybe_high")
 
 
-def tuned_at_budgets(grid: pd.DataFrame) -> pd.DataFrame:
+def tuned_at_budgets(grid: pd.DataFrame, image: float = 0.0) -> pd.DataFrame:
     """One row a budget (index, epochs): the best λ of the grid and its accuracy, seeds averaged, with their range.
 
     grid: summary rows, one for every run and budget; λ = 0 and runs that diverged or are too short are left out.
     l2_low, l2_high, l2_centre and at_edge describe the λ within 0.1 % of the best, see measures.best_l2.tuned_l2;
-    centres holds the l2_centre without each of the seeds in turn.
+    l2_maybe_low and l2_maybe_high between which λ these may lie, see may_be_best. image: the share of a test image.
 
     Raises:
         ValueError: for several learning rates: which λ is best depends on it.
@@ -21,9 +22,11 @@ def tuned_at_budgets(grid: pd.DataFrame) -> pd.DataFrame:
     for budget, runs in _usable(grid).groupby("horizon_epochs"):
         tuned = tuned_l2(runs["l2"], runs["max_test_accuracy"])
         spread = {"l2_low": tuned.low, "l2_high": tuned.high, "l2_centre": tuned.centre, "at_edge": tuned.at_edge}
-        spread["centres"] = _without_each_seed(runs)
+        table = runs.pivot_table(index="seed", columns="l2", values="max_test_accuracy").dropna(axis="columns")
+        ends = may_be_best(table.columns, table, resolution=image) if table.size else (tuned.low, tuned.high)
+        spread |= dict(zip(MAYBE, ends, strict=True))
         rows[budget] = _row(runs[runs["l2"] == tuned.l2]) | spread
-    return _table(rows, [*COLUMNS, "l2_low", "l2_high", "l2_centre", "at_edge", "centres"])
+    return _table(rows, [*COLUMNS, "l2_low", "l2_high", "l2_centre", "at_edge", *MAYBE])
 
 
 def predicted_at_budgets(predicted: pd.DataFrame) -> pd.DataFrame:
@@ -44,13 +47,6 @@ def _usable(summary: pd.DataFrame) -> pd.DataFrame:
         raise ValueError("rows of several learning rates; give those of one at a time")
     kept = summary[(summary["l2"] > 0) & summary["status"].isin(["finished"])]
     return kept.dropna(subset=["max_test_accuracy"])
-
-
-def _without_each_seed(runs: pd.DataFrame) -> tuple[float, ...]:
-    """The centre of the λ near the best when a seed is left out, for each of several."""
-    seeds = sorted(set(runs["seed"]))
-    left = [runs[runs["seed"] != seed] for seed in seeds] if len(seeds) > 1 else []
-    return tuple(tuned_l2(rows["l2"], rows["max_test_accuracy"]).centre for rows in left)
 
 
 def _row(runs: pd.DataFrame) -> dict:
