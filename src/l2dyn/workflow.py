@@ -23,7 +23,7 @@ from l2dyn.runs.bundles import RECORDED, Finished, earlier_bundles
 from l2dyn.runs.cache import Cache
 from l2dyn.runs.calibrations import Calibration, calibration_for
 from l2dyn.runs.code_keys import code_key
-from l2dyn.runs.cost import training_seconds
+from l2dyn.runs.cost import readable, training_seconds
 from l2dyn.runs.l2_selection import FILE as L2_FILE
 from l2dyn.runs.plan import Plan, Slice, Task, selections_made
 from l2dyn.runs.shelf import Shelf
@@ -268,8 +268,8 @@ class Workflow:
         lines = []
         for name in section.experiments:
             config, points = self.config.experiments[name], self.plan.experiments[name]
-            runs = len({point.run_id for point in points}) or "runs pending"
-            lines.append(f"- *{name}*: {config.shows}; {config.describe()}; {runs} runs")
+            runs = f"{len({point.run_id for point in points})} runs" if points else "runs pending"
+            lines.append(f"- *{name}*: {config.shows}; {config.describe()}; {runs}")
         return "\n".join([text, "", *lines])
 
     def figure_labels(self, figure: str) -> dict[str, str]:
@@ -278,8 +278,7 @@ class Workflow:
         points = (self.plan.experiments[name] for name in self.config.figures[figure].experiments)
         run_ids = {point.run_id for of_one in points for point in of_one}
         headers = [header for header in map(finished.header, run_ids) if header]
-        seconds = sum(header.wall_s for header in headers)
-        spent = f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+        spent = readable(sum(header.wall_s for header in headers))
         done = f"{len(headers)} of {len(run_ids)}" if run_ids else "none: theory"
         return {"figure": figure, "scale": self.scale, "finished runs": done, "training time": spent}
 

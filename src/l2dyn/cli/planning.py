@@ -9,7 +9,7 @@ from l2dyn.files import results_folder
 from l2dyn.runs.cache import Cache
 from l2dyn.runs.calibrations import NOMINAL_RATE, Calibration, calibration_for
 from l2dyn.runs.checkpoint_header import SUFFIX, read_header, resumable
-from l2dyn.runs.cost import record_bytes, training_seconds
+from l2dyn.runs.cost import readable, record_bytes, training_seconds
 from l2dyn.runs.plan import Plan, Task
 from l2dyn.runs.records import DamagedRecord
 
@@ -135,9 +135,4 @@ def _costs(tasks: list[Task], seconds: float) -> list:
 
 
 def _job_costs(tasks, seconds: float) -> list:
-    return [len(tasks), max((t.steps for t in tasks), default=0), sum(t.steps for t in tasks), _readable(seconds)]
-
-
-def _readable(seconds: float) -> str:
-    unit, size = next((u, s) for u, s in (("h", 3600), ("min", 60), ("s", 0)) if seconds >= s)
-    return f"{seconds / (size or 1):.1f} {unit}"
+    return [len(tasks), max((t.steps for t in tasks), default=0), sum(t.steps for t in tasks), readable(seconds)]

@@ -91,3 +91,13 @@ def _stack_seconds(stack: list[Task], cost: KindCost) -> float:
 def record_bytes(task: Task) -> float:
     """Disk that the run's record takes, before compression."""
     return RECORD_BYTES + 8.0 * len(columns_of(task.spec)) * len(task.evaluations())
+
+
+def readable(seconds: float) -> str:
+    """A time in hours, minutes or seconds.
+
+    >>> readable(5400), readable(90), readable(0.25)
+    ('1.5 h', '1.5 min', '0.2 s')
+    """
+    unit, size = next((u, s) for u, s in (("h", 3600), ("min", 60), ("s", 0)) if seconds >= s)
+    return f"{seconds / (size or 1):.1f} {unit}"
