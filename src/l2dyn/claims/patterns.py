@@ -1,6 +1,7 @@
 """How accuracy depends on λ: claims C3 to C6, C10, C16, and the patterns' part of C17 and C18."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from l2dyn.claims.verdicts import (
     INCONCLUSIVE,
     NOT_REPRODUCED,
     NOT_RUN,
+    REPORTED,
     REPRODUCED,
     Part,
     all_of,
@@ -326,11 +328,16 @@ def _equivalence(evidence: Evidence, names: list[str], criterion: dict) -> list[
         part = Part(f"λ = {l2:g}", within(*numbers[1:], -margin, margin), what, *numbers, wanted, why, **basis)
         if l2 not in shared:
             others = ", ".join(f"{scale:.3g}" for scale in scales if scale not in those)
-            part = _no_equivalence(part, f"not every seed of weight_std {others} has peaked")
+            part = _of_some_scales(part, f"not every seed of weight_std {others} has peaked", bool(shared))
         parts.append(part)
     return parts
 
 
-def _no_equivalence(part: Part, lacking: str) -> Part:
-    """The part where scales lack: two that differ speak against equivalence, two that agree do not establish it."""
-    return remarked(part, lacking) if part.verdict == NOT_REPRODUCED else unless(part, lacking)
+def _of_some_scales(part: Part, lacking: str, others_decide: bool) -> Part:
+    """The part where scales lack: two that differ speak against equivalence, two that agree do not establish it.
+
+    others_decide: whether there are λ at which all scales have peaked.
+    """
+    if part.verdict == NOT_REPRODUCED:
+        return remarked(part, lacking)
+    return replace(remarked(part, lacking), verdict=REPORTED) if others_decide else unless(part, lacking)

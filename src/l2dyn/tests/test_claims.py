@@ -333,6 +333,8 @@ MEASURED = [  # claim, its verdict, on what, the evidence
     ("C16", UNCLEAR, "scales over a factor of two", lambda: initialized(large=None)),
     ("C16", UNCLEAR, "one seed", lambda: initialized(seeds=1)),
     ("C16", NO, "two scales differ, a third has no peak", lambda: initialized(small=0.92, past=("small", "usual"))),
+    ("C16", YES, "the same accuracy, at one L2 a scale has no peak", lambda: initialized(
+        censored=lambda r: (r["l2"] == 0.01) & (r["max_test_accuracy"] > 0.971), large=0.972)),
     ("C16", UNCLEAR, "two scales agree, a third has no peak", lambda: initialized(past=("small", "usual"))),
     ("C16", UNCLEAR, "no run is past its peak", lambda: initialized(censored=True)),
     ("C16", UNCLEAR, "one seed is nowhere past its peak", lambda: initialized(censored=lambda r: r["seed"] == 2)),
