@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from l2dyn.claims import infinite_width, laws, patterns, predictions, tuning
+from l2dyn.claims import infinite_width, initialization, laws, patterns, predictions, tuning
 from l2dyn.claims.evidence import Evidence
 from l2dyn.claims.verdicts import Part
 
@@ -22,7 +22,7 @@ JUDGES: dict[str, Callable[[Evidence, dict], list[Part]]] = {
     "C13": tuning.c13,
     "C14": infinite_width.c14,
     "C15": infinite_width.c15,
-    "C16": patterns.c16,
+    "C16": initialization.c16,
     "C17": patterns.c17,
     "C18": patterns.c18,
     "C19": laws.c19,

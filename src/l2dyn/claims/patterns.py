@@ -1,30 +1,26 @@
-"""How accuracy depends on λ: claims C3 to C6, C10, C16, and the patterns' part of C17 and C18."""
+"""How accuracy depends on λ: claims C3 to C6, C10, and the patterns' part of C17 and C18."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from l2dyn.claims.evidence import Evidence, best_on_others, by_seed
+from l2dyn.claims.evidence import Evidence, best_on_all, best_on_others, by_seed
 from l2dyn.claims.laws import law_in_l2
 from l2dyn.claims.verdicts import (
     CONFIDENCE,
     INCONCLUSIVE,
     NOT_REPRODUCED,
     NOT_RUN,
-    REPORTED,
     REPRODUCED,
     Part,
     all_of,
+    guarded,
     ids_of,
     pair_reach,
     range_interval,
-    ranges_at_once,
-    remarked,
     t_interval,
-    unless,
     with_sampling_error,
     within,
 )
@@ -75,7 +71,7 @@ def plateau(evidence: Evidence, name: str, criterion: dict, column: str = BEST) 
 
     At the learning rate with the most λ that train to their horizon, which must be in proportion to 1/λ. Accuracy that
     still rises at the smallest λ does not speak against a plateau, which may lie below the grid; accuracy that falls
-    there does.
+    there does, and so do smaller λ that do not train.
     """
     names = f"{evidence.net(name)}, level at small λ", f"{evidence.net(name)}, falling above"
     if not len(evidence.runs(name)):
@@ -95,7 +91,7 @@ def _plateau(evidence: Evidence, name: str, names: tuple[str, str], criterion: d
         why = f"{0 if not len(count) else count.max()} λ train to their horizon; {smallest + 1} are needed"
         return [Part(one, INCONCLUSIVE, why=why) for one in names]
     rows = rows[rows["lr"] == count.idxmax()]
-    table = by_seed(rows, column)
+    table = by_seed(_with_smaller(evidence, name, rows, column), column)
     basis = {"seeds": len(table), "run_ids": ids_of(rows)}
     if table.shape[1] < smallest + 1:
         why = f"all {len(table)} seeds have {table.shape[1]} λ; {smallest + 1} are needed"
@@ -116,13 +112,21 @@ def _level(evidence: Evidence, name: str, label: str, table: pd.DataFrame, crite
         ends = with_sampling_error(deficits[worst], (means[best], means[worst]), samples)
         why = f"{why}; one seed, whose interval is that of two test sets; two are needed"
         return Part(label, INCONCLUSIVE, what, deficits[worst], *ends, wanted, why, **basis)
-    half = pair_reach([[table[l2] for l2 in table.columns]], evidence.image(name)) * np.sqrt(2 / len(table))
+    used = [table[l2] for l2 in {*deficits.index, best}]
+    half = pair_reach([used], evidence.image(name), among=table.shape[1]) * np.sqrt(2 / len(table))
     verdict = within(deficits[worst] - half, deficits[worst] + half, at_most=margin)
     fallen = deficits[deficits.index < best].max()
     if verdict == NOT_REPRODUCED and not fallen - half > margin:
         verdict, why = INCONCLUSIVE, f"{why}; accuracy still rises there: a plateau may lie below the grid"
     numbers = deficits[worst], deficits[worst] - half, deficits[worst] + half
     return Part(label, verdict, what, *numbers, wanted, why, **basis)
+
+
+def _with_smaller(evidence: Evidence, name: str, rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The rows, and those of smaller λ that ran to their horizon and did not train: they fell as far as can be."""
+    every = evidence.outcomes(name)
+    smaller = every[(every["l2"] > 0) & (every["l2"] < rows["l2"].min()) & every["lr"].isin(rows["lr"])]
+    return pd.concat([smaller[~smaller["capped"].astype(bool)].dropna(subset=[column]), rows])
 
 
 def _falling(name: str, table: pd.DataFrame, criterion: dict, basis: dict) -> Part:
@@ -132,6 +136,10 @@ def _falling(name: str, table: pd.DataFrame, criterion: dict, basis: dict) -> Pa
     what, wanted = "slope of accuracy in log10 λ", f"below {criterion['max_trend_slope']:g}"
     if table.shape[1] < 2 or len(x) < 3:
         return Part(name, INCONCLUSIVE, what, wanted=wanted, **basis, why="fewer than three values above the plateau")
+    if len(table) == 1:
+        return Part(
+            name, INCONCLUSIVE, what, float(stats.linregress(x, y).slope), wanted=wanted, **basis, why="one seed"
+        )
     fit = stats.linregress(x, y)
     half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(x) - 2)) * fit.stderr
     verdict = within(fit.slope - half, fit.slope + half, at_most=criterion["max_trend_slope"], strict=True)
@@ -142,7 +150,7 @@ def interior_best(evidence: Evidence, name: str, criterion: dict, column: str = 
     """An interior λ, chosen on the other seeds, beats both ends of the λ that train (claim C4).
 
     Each seed in turn is judged by the λ that is best on the others; the differences are paired by seed. Where one end
-    is better, the best λ may lie beyond it: nothing is decided, unless that end is the smallest λ and λ = 0 no worse.
+    is better, the best λ may lie beyond it, and nothing is decided, unless it is the smallest λ and λ = 0 even better.
     """
     label = f"{evidence.net(name)}, one interior λ is best"
     if not len(evidence.runs(name)):
@@ -158,13 +166,17 @@ def _interior_best(evidence: Evidence, name: str, label: str, criterion: dict, c
     if table.shape[1] < 3 or len(table) < 2:
         why = f"{table.shape[1]} λ train, {len(table)} seeds; three λ and two seeds are needed"
         return Part(label, INCONCLUSIVE, what, wanted=wanted, why=why, **basis)
-    best = best_on_others(table.iloc[:, 1:-1])
-    gains = [
-        [table.loc[seed, best[seed]] - table.loc[seed, end] for seed in table.index]
-        for end in (table.columns[0], table.columns[-1])
-    ]
-    intervals = [t_interval(values, evidence.image(name)) for values in gains]
-    verdicts = [within(low, high, at_least=criterion["min_gain"], strict=True) for _, low, high in intervals]
+    inner, ends, image = table.iloc[:, 1:-1], table.iloc[:, [0, -1]], evidence.image(name)
+
+    def against_ends(best: dict) -> tuple[list, list]:
+        chosen = pd.Series({seed: table.loc[seed, l2] for seed, l2 in best.items()})
+        found = [t_interval(chosen - ends[end], image) for end in ends]
+        return found, [within(low, high, at_least=criterion["min_gain"], strict=True) for _, low, high in found]
+
+    best = best_on_others(inner)
+    intervals, verdicts = against_ends(best)
+    on_all = against_ends(best_on_all(inner))[1]
+    verdicts = [guarded(one, other, NOT_REPRODUCED) for one, other in zip(verdicts, on_all, strict=True)]
     verdict = all_of(verdicts)
     lesser = min(intervals, key=lambda interval: interval[1])  # the end that is beaten with less certainty
     chosen = ", ".join(f"{l2:g}" for l2 in sorted(set(best.values())))
@@ -172,11 +184,12 @@ def _interior_best(evidence: Evidence, name: str, label: str, criterion: dict, c
     if verdicts.count(NOT_REPRODUCED) == 1:
         without = _without_l2(evidence, name, rows, column)
         small = verdicts[0] == NOT_REPRODUCED
-        if small and len(without) == len(table) and without.mean() >= table.iloc[:, 0].mean():
-            why = f"{why}; λ = 0 is no worse than the smallest"
+        further = (without - table.iloc[:, 0]).dropna()
+        if small and len(further) == len(table) and t_interval(further, image)[1] > 0:
+            why = f"{why}; λ = 0 is better still than the smallest"
         else:
             end = "smallest" if small else "largest"
-            verdict, why = INCONCLUSIVE, f"{why}; the {end} is better: the best λ may lie beyond it"
+            verdict, why = INCONCLUSIVE, f"{why}; the {end} that trains is better: the best λ may lie beyond it"
     return Part(label, verdict, what, *lesser, wanted, why, **basis)
 
 
@@ -186,7 +199,7 @@ def _without_l2(evidence: Evidence, name: str, rows: pd.DataFrame, column: str) 
     zero = zero[zero["l2"] == 0]
     for setting in ("lr", "seed", "horizon_steps"):
         zero = zero[zero[setting].isin(rows[setting])]
-    return zero[column].dropna()
+    return zero.set_index("seed")[column].dropna()
 
 
 def c5(evidence: Evidence, criterion: dict) -> list[Part]:
@@ -234,11 +247,13 @@ def _gain_over_nothing(evidence: Evidence, name: str, criterion: dict) -> Part:
     table = table.loc[table.index.intersection(without.index)]
     if len(table) < 2 or not table.shape[1]:
         return Part(evidence.net(name), INCONCLUSIVE, why=f"{len(table)} seeds have both; two are needed")
-    chosen = best_on_others(table)
-    gains = [table.loc[seed, chosen[seed]] - without[seed] for seed in table.index]
-    mean, low, high = t_interval(gains, evidence.image(name))
-    verdict = within(low, high, at_least=criterion["min_gain"], strict=True)
-    ids = ids_of(rows) + ids_of(zero)
+    found = []
+    for chosen in (best_on_others(table), best_on_all(table)):
+        gains = [table.loc[seed, chosen[seed]] - without[seed] for seed in table.index]
+        mean, low, high = t_interval(gains, evidence.image(name))
+        found.append(((mean, low, high), within(low, high, at_least=criterion["min_gain"], strict=True)))
+    (mean, low, high), verdict = found[0]
+    verdict, ids = guarded(verdict, found[1][1], NOT_REPRODUCED), ids_of(rows) + ids_of(zero)
     return Part(evidence.net(name), verdict, "", mean, low, high, seeds=len(table), run_ids=ids)
 
 
@@ -282,62 +297,3 @@ def _widest_range(evidence: Evidence, name: str, label: str, limit: float, crite
     what = "range of the best accuracy over η (fraction)"
     basis = {"seeds": rows["seed"].nunique(), "run_ids": ids_of(rows)}
     return Part(label, verdict, what, *numbers, f"at most {limit:g}", why, **basis)
-
-
-def c16(evidence: Evidence, criterion: dict) -> list[Part]:
-    """The best accuracy does not depend on the scale of the initialization: equivalence at each λ, past the peak."""
-    names = [name for name in evidence.config.experiments if name.startswith("figS-init")]
-    made = [name for name in names if len(evidence.planned(name))]
-    return [evidence.complete(part, *made) for part in _equivalence(evidence, names, criterion)]
-
-
-def _equivalence(evidence: Evidence, names: list[str], criterion: dict) -> list[Part]:
-    trained = {name: evidence.trained(name, criterion) for name in names}
-    # a seed that is censored at a λ takes that λ away, also one that is so everywhere
-    tables = {
-        evidence.experiment(name).net.weight_std: by_seed(
-            rows.assign(**{BEST: rows[BEST].where(~rows["censored"].astype(bool))})
-        )
-        for name, rows in trained.items()
-        if len(rows)
-    }
-    if not tables:
-        ran = any(len(evidence.runs(name)) for name in names)
-        return [Part("scale of the initialization", INCONCLUSIVE if ran else NOT_RUN)]
-    scales = sorted(tables)
-    margin, ratio = criterion["equivalence_margin"], criterion["min_scale_ratio"]
-    shared = sorted(set.intersection(*(set(table.columns) for table in tables.values())))
-    peaked = {l2: [scale for scale in scales if l2 in tables[scale]] for l2 in sorted(set().union(*tables.values()))}
-    compared = {l2: those for l2, those in peaked.items() if len(those) > 1}
-    wanted, what = f"within ±{margin:g}", "difference of best accuracies between two scales (fraction)"
-    basis = {
-        "seeds": min(rows["seed"].nunique() for rows in trained.values() if len(rows)),
-        "run_ids": tuple(i for n in names for i in ids_of(evidence.runs(n))),
-    }
-    if scales[-1] / scales[0] < ratio - 1e-9 or not compared or basis["seeds"] < 2:
-        span = f"scales over a factor {scales[-1] / scales[0]:g} ({ratio:g} asked for)"
-        lost = [name for name, rows in trained.items() if len(rows) and rows["censored"].astype(bool).all()]
-        why = f"{span}, {len(shared)} λ at which all seeds of all scales have peaked"
-        why += f"; every run of {', '.join(lost)} is censored" if lost else ""
-        return [Part("scale of the initialization", INCONCLUSIVE, what, wanted=wanted, why=why, **basis)]
-    parts = []
-    families = [[tables[scale][l2] for scale in those] for l2, those in compared.items()]
-    ranges = ranges_at_once(families, evidence.image(names[0]))
-    for (l2, those), groups, numbers in zip(compared.items(), families, ranges, strict=True):
-        why = "weight_std " + ", ".join(f"{s:.3g}: {g.mean():.3f}" for s, g in zip(those, groups, strict=True))
-        part = Part(f"λ = {l2:g}", within(*numbers[1:], -margin, margin), what, *numbers, wanted, why, **basis)
-        if l2 not in shared:
-            others = ", ".join(f"{scale:.3g}" for scale in scales if scale not in those)
-            part = _of_some_scales(part, f"not every seed of weight_std {others} has peaked", bool(shared))
-        parts.append(part)
-    return parts
-
-
-def _of_some_scales(part: Part, lacking: str, others_decide: bool) -> Part:
-    """The part where scales lack: two that differ speak against equivalence, two that agree do not establish it.
-
-    others_decide: whether there are λ at which all scales have peaked.
-    """
-    if part.verdict == NOT_REPRODUCED:
-        return remarked(part, lacking)
-    return replace(remarked(part, lacking), verdict=REPORTED) if others_decide else unless(part, lacking)

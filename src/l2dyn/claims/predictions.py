@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from l2dyn.claims.evidence import Evidence, at_budget, best_on_others, by_seed
+from l2dyn.claims.evidence import Evidence, at_budget, best_on_all, best_on_others, by_seed
 from l2dyn.claims.verdicts import (
     CONFIDENCE,
     INCONCLUSIVE,
@@ -13,6 +13,7 @@ from l2dyn.claims.verdicts import (
     REPORTED,
     REPRODUCED,
     Part,
+    guarded,
     ids_of,
     t_interval,
     unless,
@@ -62,10 +63,12 @@ def _gap(evidence: Evidence, budget: float, criterion: dict) -> Part:
     if len(seeds) < 2:
         why = f"{len(seeds)} seeds have both; two are needed"
         return Part(name, INCONCLUSIVE, what, wanted=wanted, why=why, **basis)
-    chosen = best_on_others(tuned)
-    gaps = [tuned.loc[seed, chosen[seed]] - guessed[seed] for seed in seeds]
-    mean, low, high = t_interval(gaps, evidence.image(TUNED))
-    verdict, why = within(low, high, at_most=criterion["max_gap"]), f"these seeds could see {high - mean:.4f}"
+    found = []
+    for chosen in (best_on_all(tuned), best_on_others(tuned)):
+        gaps = [tuned.loc[seed, chosen[seed]] - guessed[seed] for seed in seeds]
+        mean, low, high = t_interval(gaps, evidence.image(TUNED))
+        found.append(within(low, high, at_most=criterion["max_gap"]))
+    verdict, why = guarded(found[1], found[0], REPRODUCED), f"these seeds could see {high - mean:.4f}"
     edges = sorted({l2[0], l2[-1]} & set(chosen.values()))
     if edges:
         verdict, why = INCONCLUSIVE, f"{why}; tuned λ = {edges[0]:g} at the edge of the grid"
@@ -116,16 +119,15 @@ def _ratio(evidence: Evidence, budget: float, criterion: dict) -> Part:
         return Part(name, INCONCLUSIVE, **basis, why=f"{why}; two seeds are needed")
     guess, grid = float(predicted["l2"].iloc[0]), table.columns
     tuned = tuned_l2(grid, table.mean(), margin)
-    low, high = may_be_best(grid, table, margin, evidence.image(TUNED), CONFIDENCE)
+    ends = may_be_best(grid, table, margin, evidence.image(TUNED), CONFIDENCE)
     error = float((table.std() / np.sqrt(len(table))).mean())
-    near = f"λ within {margin:g} of the best: {tuned.low:g} to {tuned.high:g}; maybe {low:g} to {high:g}"
+    near = f"λ within {margin:g} of the best: {tuned.low:g} to {tuned.high:g}; maybe {ends[0]:g} to {ends[1]:g}"
     why = f"{near}; standard error of an accuracy {error:.4f}"
-    # what touches an edge is a bound: the best λ may lie beyond it
-    ends = 0.0 if low == grid[0] else low / guess, math.inf if high == grid[-1] else high / guess
-    verdict = within(*ends, 1 / limit, limit)
-    if ends[0] == 0.0 or math.isinf(ends[1]):
+    low, high = (end / guess for end in ends)
+    if low == 0.0 or math.isinf(high):  # the best λ may lie beyond
         why = f"{why}; the {'best' if tuned.at_edge else 'interval'} is at the edge of the grid: a bound"
-    return Part(name, verdict, estimate=tuned.centre / guess, low=low / guess, high=high / guess, why=why, **basis)
+    verdict = within(low, high, 1 / limit, limit)
+    return Part(name, verdict, estimate=tuned.centre / guess, low=low, high=high, why=why, **basis)
 
 
 def c9(evidence: Evidence, criterion: dict) -> list[Part]:

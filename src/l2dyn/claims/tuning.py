@@ -1,11 +1,12 @@
 """Against a λ that is tuned on other seeds than those that judge: claims C11 to C13."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from l2dyn.claims.evidence import Evidence, at_budget, best_on_others, by_seed
+from l2dyn.claims.evidence import Evidence, at_budget, best_on_all, best_on_others, by_seed
 from l2dyn.claims.verdicts import (
     CONFIDENCE,
     INCONCLUSIVE,
@@ -14,6 +15,7 @@ from l2dyn.claims.verdicts import (
     REPORTED,
     REPRODUCED,
     Part,
+    guarded,
     ids_of,
     remarked,
     t_interval,
@@ -109,10 +111,13 @@ def c13(evidence: Evidence, criterion: dict) -> list[Part]:
     return _against_auto_l2(evidence, ("figS-autol2-lr", "figS-autol2-lr-tuned"), FINAL, judges, wins=NOT_REPRODUCED)
 
 
-def tuned_on_others(evidence: Evidence, grid: str, epochs: float, column: str) -> tuple[pd.DataFrame, str, bool]:
+def tuned_on_others(
+    evidence: Evidence, grid: str, epochs: float, column: str, best=best_on_others
+) -> tuple[pd.DataFrame, str, bool]:
     """(the grid's row of each seed at the λ that is best on the other seeds, index seed; remarks; at the grid's edge?).
 
-    column: the accuracy that counts. No rows where λ cannot be tuned so, and the remark says why.
+    column: the accuracy that counts. best: another choice of λ. No rows where λ cannot be tuned so, and the remark
+    says why.
     """
     rows = at_budget(evidence.outcomes(grid), epochs)
     rows = rows[rows["l2"] > 0].dropna(subset=[column])
@@ -120,7 +125,7 @@ def tuned_on_others(evidence: Evidence, grid: str, epochs: float, column: str) -
     if len(table) < 2 or table.shape[1] < 2:
         why = f"{grid} has {len(table)} seeds and {table.shape[1]} λ of {epochs:g} epochs"
         return rows.iloc[:0].set_index("seed"), f"{why}; tuning on other seeds needs two of each", False
-    chosen = best_on_others(table)
+    chosen = best(table)
     found = rows[rows["seed"].map(chosen) == rows["l2"]].set_index("seed").sort_index()
     why = "λ = " + ", ".join(f"{l2:g}" for l2 in sorted(set(chosen.values()))) + " tuned on the other seeds"
     edges = {table.columns[0], table.columns[-1]} & set(chosen.values())
@@ -131,7 +136,8 @@ def _against_auto_l2(evidence: Evidence, names: tuple[str, str], column: str, ju
     """A part of every judge, called with the rows of AutoL2 (…_auto) and of the tuned λ (…_tuned) side by side.
 
     names: of AutoL2's experiment, and of the one that says on which grid λ is tuned. wins: the verdict that says AutoL2
-    is better, which a tuned λ at the edge of its grid, where another may be better still, cannot support.
+    is better: it has to hold against the λ that is best on all seeds, too, and a tuned λ at the edge of its grid, where
+    another may be better still, cannot support it.
     """
     auto, constant = names
     tuning = evidence.experiment(constant)
@@ -141,11 +147,18 @@ def _against_auto_l2(evidence: Evidence, names: tuple[str, str], column: str, ju
         return [Part(name, NOT_RUN) for name in judges]
     epochs = evidence.budgets(auto)[-1]
     tuned, why, at_edge = tuned_on_others(evidence, grid, epochs, column)
-    pairs = first.merge(tuned.reset_index(), on="seed", suffixes=("_auto", "_tuned"))
+    best = tuned_on_others(evidence, grid, epochs, column, best_on_all)[0]
+    pairs, with_best = (
+        first.merge(rows.reset_index(), on="seed", suffixes=("_auto", "_tuned")) for rows in (tuned, best)
+    )
     if not len(pairs):
         parts = [Part(name, INCONCLUSIVE, why=why or "no seed has both") for name in judges]
     else:
         parts = [remarked(judge(pairs), why) for judge in judges.values()]
+        others = [judge(with_best).verdict for judge in judges.values()]
+        parts = [
+            replace(part, verdict=guarded(part.verdict, other, wins)) for part, other in zip(parts, others, strict=True)
+        ]
         beyond = "a constant λ beyond it may be better" if at_edge else ""
         parts = [unless(part, beyond) if part.verdict == wins else part for part in parts]
     return [evidence.complete(evidence.complete(part, auto), grid, budget=epochs) for part in parts]

@@ -89,36 +89,47 @@ def range_interval(families: Sequence[Sequence[Sequence[float]]], resolution: fl
     >>> [round(end, 4) for end in range_interval([[[0.9, 0.92], [0.9, 0.92]], [[0.8, 0.82], [0.9, 0.92]]], 0.001)]
     [0.1, 0.0607, 0.1393]
     """
-    each = ranges_at_once(families, resolution)
+    reach = pair_reach(families, resolution)
+    each = [range_of_family(family, reach) for family in families]
     return max(one[0] for one in each), *(max(one[end] for one in each) for end in (1, 2))
 
 
-def ranges_at_once(
-    families: Sequence[Sequence[Sequence[float]]], resolution: float
-) -> list[tuple[float, float, float]]:
-    """(range, low, high) of the group means of each family, as range_interval has them: for all families at once."""
-    reach, found = pair_reach(families, resolution), []
-    for family in families:
-        means = [float(np.mean(group)) for group in family]
-        pairs = itertools.combinations(zip(family, means, strict=True), 2)
-        bounds = [(abs(a - b), reach * math.sqrt(1 / len(one) + 1 / len(other))) for (one, a), (other, b) in pairs]
-        low, high = max(gap - half for gap, half in bounds), max(gap + half for gap, half in bounds)
-        found.append((max(means) - min(means), low, high))
-    return found
+def range_of_family(family: Sequence[Sequence[float]], reach: float) -> tuple[float, float, float]:
+    """(range, low, high) of the means of one family's groups. reach: see pair_reach."""
+    means = [float(np.mean(group)) for group in family]
+    pairs = itertools.combinations(zip(family, means, strict=True), 2)
+    bounds = [(abs(a - b), reach * math.sqrt(1 / len(one) + 1 / len(other))) for (one, a), (other, b) in pairs]
+    return max(means) - min(means), max(gap - half for gap, half in bounds), max(gap + half for gap, half in bounds)
 
 
-def pair_reach(families: Sequence[Sequence[Sequence[float]]], resolution: float) -> float:
+def pair_reach(
+    families: Sequence[Sequence[Sequence[float]]], resolution: float, among: int = 0, comparisons: int = 0
+) -> float:
     """Half the interval of a difference of two means, for all pairs at once, over √(1/n + 1/m) of their n and m values.
 
-    As range_interval has it; nan where no group has two values.
+    One variance for all groups. among: how many groups there were to look at, where more than those given.
+    comparisons: how many families there were, likewise. nan where no group has two values.
     """
     groups = [np.asarray(group, dtype=float) for family in families for group in family]
     free = sum(len(group) - 1 for group in groups)
     if free == 0:
         return math.nan
     spread = max(math.sqrt(sum(float(((g - g.mean()) ** 2).sum()) for g in groups) / free), resolution)
-    level = 1 - (1 - CONFIDENCE) / len(families)
-    return float(stats.studentized_range.ppf(level, max(map(len, families)), free)) / math.sqrt(2) * spread
+    level = 1 - (1 - CONFIDENCE) / (comparisons or len(families))
+    among = among or max(map(len, families))
+    return float(stats.studentized_range.ppf(level, among, free)) / math.sqrt(2) * spread
+
+
+def guarded(verdict: str, other: str, doubtful: str) -> str:
+    """The verdict, which is `doubtful` only where another reading of the runs comes to the same.
+
+    A λ tuned on the other seeds is worse on average than the best one, a λ tuned on all of them looks better than it
+    is: what speaks against tuning has to hold for both.
+
+    >>> guarded("reproduced", "inconclusive", "reproduced"), guarded("reproduced", "inconclusive", "not reproduced")
+    ('inconclusive', 'reproduced')
+    """
+    return INCONCLUSIVE if verdict == doubtful != other else verdict
 
 
 def unless(part: Part, lacking: str) -> Part:

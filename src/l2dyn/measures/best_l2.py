@@ -203,8 +203,8 @@ def tuned_l2(l2, accuracy, within: float = NEAR_BEST) -> TunedL2 | None:
 def may_be_best(l2, accuracy, within: float = NEAR_BEST, resolution: float = 0.0, confidence: float = 0.90):
     """Between which λ of a grid those lie that may be as near the best as tuned_l2's: its interval over seeds.
 
-    Those whose loss against the best, paired by seed, has an interval (one variance for all λ) that reaches down to
-    `within`. Where that is an end of the grid, it is a bound.
+    Those whose loss against the best, paired by seed, has an interval that reaches down to `within`: with one variance
+    for all λ, and Bonferroni's correction, since which one is best is found by looking.
 
     Args:
         l2: λ > 0 [n], different ones.
@@ -214,19 +214,22 @@ def may_be_best(l2, accuracy, within: float = NEAR_BEST, resolution: float = 0.0
         confidence: of the two-sided intervals.
 
     Returns:
-        (low, high), the whole grid where there are fewer than two seeds.
+        (low, high); 0 or infinite where an end of the grid belongs to it, beyond which the best may lie, or where there
+        are fewer than two seeds.
 
     >>> may_be_best([0.01, 0.02, 0.04], [[0.90, 0.95, 0.94], [0.91, 0.95, 0.95], [0.90, 0.96, 0.95]])
-    (0.02, 0.04)
+    (0.02, inf)
     """
     l2, accuracy = array("l2", l2), array("accuracy", accuracy)
     if l2.ndim != 1 or accuracy.shape[1:] != l2.shape:
         raise ValueError(f"accuracy must be [seeds, {l2.size}], got {accuracy.shape}")
-    if len(accuracy) < 2:
-        return float(l2.min()), float(l2.max())
+    if len(accuracy) < 2 or l2.size < 2:
+        return 0.0, math.inf
     means = accuracy.mean(axis=0)
-    tuned = tuned_l2(l2, means, within)
-    lost = accuracy[:, [int(means.argmax())]] - accuracy
-    lows = [low for _, low, _ in mean_interval(list(lost.T), confidence, resolution)]
-    possible = [*l2[np.array(lows) <= within], tuned.low, tuned.high]
-    return float(min(possible)), float(max(possible))
+    tuned, best = tuned_l2(l2, means, within), int(means.argmax())
+    others = np.delete(np.arange(l2.size), best)
+    level = 1 - (1 - confidence) / others.size
+    lows = [low for _, low, _ in mean_interval(list((accuracy[:, [best]] - accuracy[:, others]).T), level, resolution)]
+    possible = [*l2[others[np.array(lows) <= within]], tuned.low, tuned.high]
+    low, high = float(min(possible)), float(max(possible))
+    return 0.0 if low == l2.min() else low, math.inf if high == l2.max() else high

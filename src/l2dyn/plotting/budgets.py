@@ -1,5 +1,7 @@
 """What figures 1b and 4b show against the training budget: the tuned and the predicted λ, and the accuracy of each."""
 
+import math
+
 import pandas as pd
 
 from l2dyn.measures.best_l2 import may_be_best, tuned_l2
@@ -23,7 +25,7 @@ def tuned_at_budgets(grid: pd.DataFrame, image: float = 0.0) -> pd.DataFrame:
         tuned = tuned_l2(runs["l2"], runs["max_test_accuracy"])
         spread = {"l2_low": tuned.low, "l2_high": tuned.high, "l2_centre": tuned.centre, "at_edge": tuned.at_edge}
         table = runs.pivot_table(index="seed", columns="l2", values="max_test_accuracy").dropna(axis="columns")
-        ends = may_be_best(table.columns, table, resolution=image) if table.size else (tuned.low, tuned.high)
+        ends = may_be_best(table.columns, table, resolution=image) if table.size else (0.0, math.inf)
         spread |= dict(zip(MAYBE, ends, strict=True))
         rows[budget] = _row(runs[runs["l2"] == tuned.l2]) | spread
     return _table(rows, [*COLUMNS, "l2_low", "l2_high", "l2_centre", "at_edge", *MAYBE])

@@ -191,11 +191,16 @@ def with_schedule(gain, seeds=3, scatter=0.0, grid=(0.94, 0.95, 0.94)):
     return of({"figS-autol2-lr": runs((0.8,), 0.95 + gain, seeds=seeds, scatter=scatter), "fig1a-fixed": grid})
 
 
-def initialized(small=0.97, usual=0.97, large=0.97, past=(), **how):
-    """Three scales of the initialization; past: those whose runs have peaked, where the others' have not."""
+def initialized(small=0.97, usual=0.97, large=0.97, past=(), diverges=("", 0), **how):
+    """Three scales of the initialization; past: those whose runs have peaked, where the others' have not.
+
+    diverges: an experiment, and the λ at which it does.
+    """
     names = {"figS-init-small": small, "figS-init": usual, "figS-init-large": large}
     cut = {"small": "figS-init-small", "usual": "figS-init", "large": "figS-init-large"}
     made = {name: runs((0.01, 0.02), level, **how) for name, level in names.items() if level}
+    if diverges[0]:
+        made[diverges[0]].loc[made[diverges[0]]["l2"] == diverges[1], "status"] = "diverged"
     return of(
         {n: rows.assign(censored=True) if past and n not in map(cut.get, past) else rows for n, rows in made.items()}
     )
@@ -256,6 +261,11 @@ MEASURED = [  # claim, its verdict, on what, the evidence
     ("C3", UNCLEAR, "seeds that scatter", lambda: fig2ab(accuracy=LEVEL, scatter=0.05)),
     ("C3", UNCLEAR, "one seed, a deficit near the margin", lambda: fig2ab(
         accuracy=(0.942, 0.95, 0.95, 0.94, 0.93, 0.9, 0.8), seeds=1, scatter=0.0)),
+    ("C3", NO, "smaller L2 do not train", lambda: fig2ab(accuracy=(0.1, 0.1, 0.98, 0.98, 0.96, 0.94, 0.9))),
+    ("C3", UNCLEAR, "still better at the smallest L2", lambda: fig2ab(
+        accuracy=(0.99, 0.97, 0.95, 0.93, 0.91, 0.89, 0.87))),
+    ("C3", UNCLEAR, "one seed, rising with L2", lambda: fig2ab(
+        accuracy=(0.98, 0.98, 0.98, 0.981, 0.983, 0.985, 0.986), scatter=1e-4, seeds=1)),
     ("C3", UNCLEAR, "three L2 train", lambda: fig2ab(accuracy=[0.98] * 3 + [0.1] * 4)),
     ("C3", UNCLEAR, "all horizons capped", lambda: fig2ab(accuracy=LEVEL, capped=True)),
     ("C4", YES, "an interior L2 is best", lambda: fig2c((0.95, 0.99, 0.95))),
@@ -263,6 +273,8 @@ MEASURED = [  # claim, its verdict, on what, the evidence
     ("C4", NO, "both ends are better", lambda: fig2c((0.99, 0.95, 0.99))),
     ("C4", UNCLEAR, "the smallest L2 is best, and better than none", lambda: fig2c(
         (0.98, 0.99, 0.97, 0.95), (0, *THREE))),
+    ("C4", UNCLEAR, "the smallest L2 is best, and none may be better", lambda: fig2c(
+        (0.9901, 0.99, 0.97, 0.95), (0, *THREE))),
     ("C4", UNCLEAR, "the smallest L2 is best, none was not tried", lambda: fig2c((0.99, 0.97, 0.95))),
     ("C4", UNCLEAR, "the largest L2 is best", lambda: fig2c((0.98, 0.94, 0.96, 0.99), (0, *THREE))),
     ("C4", UNCLEAR, "seeds that scatter", lambda: fig2c((0.97, 0.98, 0.97), scatter=0.02)),
@@ -335,6 +347,9 @@ MEASURED = [  # claim, its verdict, on what, the evidence
     ("C16", NO, "two scales differ, a third has no peak", lambda: initialized(small=0.92, past=("small", "usual"))),
     ("C16", YES, "the same accuracy, at one L2 a scale has no peak", lambda: initialized(
         censored=lambda r: (r["l2"] == 0.01) & (r["max_test_accuracy"] > 0.971), large=0.972)),
+    ("C16", NO, "a scale that does not train", lambda: initialized(usual=0.1)),
+    ("C16", NO, "a scale that diverges at an L2", lambda: initialized(diverges=("figS-init-large", 0.02))),
+    ("C16", UNCLEAR, "a scale of the plan without a summary", lambda: initialized(usual=None)),
     ("C16", UNCLEAR, "two scales agree, a third has no peak", lambda: initialized(past=("small", "usual"))),
     ("C16", UNCLEAR, "no run is past its peak", lambda: initialized(censored=True)),
     ("C16", UNCLEAR, "one seed is nowhere past its peak", lambda: initialized(censored=lambda r: r["seed"] == 2)),
