@@ -80,7 +80,11 @@ class Experiment:
         if whole.experiments[name].selected:
             raise UserError(f"{name}: its l2 is measured on other runs, which are not trained here")
         alone = {"experiments": {name: _cut(whole.experiments[name], options)}, "figures": {}, "theory": {}}
-        alone |= {"data_dir": whole.data_dir and str(Path(whole.data_dir).resolve()), "templates": {}}
+        alone |= {
+            "data_dir": whole.data_dir and str(Path(whole.data_dir).resolve()),
+            "templates": {},
+            "train_together": {},
+        }
         scale = ScaleConfig.model_validate(whole.model_dump(mode="json") | alone)
         (folder / "config").mkdir(parents=True)
         # JSON is YAML, too

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
-from l2dyn.specs.base import Count, NaturalNumber, NonNegative, Positive, Spec
+from l2dyn.specs.base import Count, Enumerated, NaturalNumber, NonNegative, Positive, Spec
 from l2dyn.specs.data_sets import DataSpec
 from l2dyn.specs.horizons import EvaluationGrid, Horizon, Schedule
 from l2dyn.specs.nets import AnyNetSpec
@@ -82,7 +82,7 @@ class ExperimentConfig(Spec):
     augmentation: AugmentationSpec = AugmentationSpec()
     horizon: Horizon
     evaluation: EvaluationGrid = EvaluationGrid()
-    slices: Count = 1
+    slices: Enumerated = 1
 
     @model_validator(mode="after")
     def _consistent(self):

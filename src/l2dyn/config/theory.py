@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from l2dyn.config.experiment import Name
-from l2dyn.specs.base import Count, NaturalNumber, NonNegative, Positive, Spec
+from l2dyn.specs.base import Count, Enumerated, NaturalNumber, NonNegative, Positive, Spec
 
 Points = Annotated[int, Field(ge=2, strict=True)]
 
@@ -33,7 +33,7 @@ class ModesConfig(CurveConfig):
     l2: Positive
     eigenvalues: Annotated[tuple[Positive, ...], Field(min_length=2)]
     t_l2: Positive
-    points: Count = 400
+    points: Enumerated = 400
 
 
 class KernelConfig(CurveConfig):
@@ -43,7 +43,7 @@ class KernelConfig(CurveConfig):
 
     experiment: Name
     k: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (1.0, 2.0)
-    points: Count = 400
+    points: Enumerated = 400
 
     @property
     def needs(self) -> tuple[str, ...]:

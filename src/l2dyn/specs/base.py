@@ -14,6 +14,7 @@ NonNegative = Annotated[
 Fraction = Annotated[float, Field(gt=0, lt=1, strict=True)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 NaturalNumber = Annotated[int, Field(ge=0, strict=True)]
+Enumerated = Annotated[int, Field(ge=1, le=10_000, strict=True)]  # gone through one by one: a slip must not fill memory
 
 
 class Spec(BaseModel):

@@ -107,6 +107,8 @@ BAD = [
     ("experiments.first", None),
     ("experiments.first.net.kind", "transformer"),
     ("experiments.first.net.width", 1.5),
+    ("experiments.first.net.hidden_layers", 10**30),
+    ("experiments.first.slices", 10**30),
     ("experiments.first.net.width", "wide"),
     ("experiments.first.net.weight_std", 0),
     ("experiments.first.optimizer", {"kind": "no such optimizer"}),

@@ -4,7 +4,7 @@ import math
 from itertools import pairwise
 from typing import ClassVar, Literal
 
-from l2dyn.specs.base import Count, Positive
+from l2dyn.specs.base import Count, Enumerated, Positive
 from l2dyn.specs.nets.base import ImageShape, NetSpec
 
 
@@ -19,7 +19,7 @@ class FullyConnectedSpec(NetSpec):
     stacked_module: ClassVar[str] = "l2dyn.nets.stacked_fully_connected:StackedFullyConnected"
 
     kind: Literal["fc"] = "fc"
-    hidden_layers: Count
+    hidden_layers: Enumerated
     width: Count
     bias: bool = True
     parameterization: Literal["standard", "ntk"] = "standard"

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from l2dyn.specs.base import Count, NaturalNumber, Positive
+from l2dyn.specs.base import Count, Enumerated, NaturalNumber, Positive
 from l2dyn.specs.nets.base import ImageShape, NetSpec
 
 
@@ -21,7 +21,7 @@ class WideResNetSpec(NetSpec):
     module: ClassVar[str] = "l2dyn.nets.wide_resnet:WideResNet"
 
     kind: Literal["wrn"] = "wrn"
-    depth: Count
+    depth: Enumerated
     width: Count
     norm_group: NaturalNumber = 0
     test_norm_group: NaturalNumber = 0
