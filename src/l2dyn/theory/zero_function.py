@@ -14,7 +14,8 @@ import numpy as np
 
 from l2dyn.theory._checks import finite, number
 
-_STEPS, _DRAWN = 600, 32
+_STEPS, _DRAWN = 600, 128
+_FIRST = (0.3, 0.1, 0.03)  # first steps: a large one leaves small basins, a small one gets stuck on ridges
 
 
 def survival_width(x, y, l2, weight_std=1.0) -> float:
@@ -59,12 +60,14 @@ def _best_gain(x: np.ndarray, y: np.ndarray) -> float:
     It is linear in w but where a relu switches, so that full steps along its gradient would jump to and fro.
     """
     drawn = np.random.default_rng(0).standard_normal((_DRAWN, x.shape[1])) * np.linalg.norm(x, axis=0)
-    w = np.vstack([x, -x, [y @ x, -(y @ x)], drawn])
+    places = np.vstack([x, -x, [y @ x, -(y @ x)], drawn])
     best = 0.0
-    for step in 0.3 * 0.97 ** np.arange(_STEPS):
-        w = w / np.maximum(np.linalg.norm(w, axis=1, keepdims=True), 1e-300)
-        projections = w @ x.T
-        best = max(best, float((np.maximum(projections, 0.0) @ y).max() / len(y)))
-        gradients = ((projections > 0) * y) @ x
-        w = w + step * gradients / np.maximum(np.linalg.norm(gradients, axis=1, keepdims=True), 1e-300)
+    for first in _FIRST:
+        w = places
+        for step in first * 0.97 ** np.arange(_STEPS):
+            w = w / np.maximum(np.linalg.norm(w, axis=1, keepdims=True), 1e-300)
+            projections = w @ x.T
+            best = max(best, float((np.maximum(projections, 0.0) @ y).max() / len(y)))
+            gradients = ((projections > 0) * y) @ x
+            w = w + step * gradients / np.maximum(np.linalg.norm(gradients, axis=1, keepdims=True), 1e-300)
     return best
